@@ -1,0 +1,34 @@
+"""fastce: a fast engine for cross-encoders, a drop-in for the CrossEncoder of sentence-transformers.
+
+Importing this package is cheap: torch and the rest are imported when a name is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fastce.version import __version__
+
+if TYPE_CHECKING:
+    from fastce.backends.base import available_backends
+    from fastce.cross_encoder import CrossEncoder
+    from fastce.training.input_example import InputExample
+
+__all__ = ["CrossEncoder", "InputExample", "__version__", "available_backends"]
+
+_HOMES = {
+    "CrossEncoder": "fastce.cross_encoder",
+    "InputExample": "fastce.training.input_example",
+    "available_backends": "fastce.backends.base",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fastce' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

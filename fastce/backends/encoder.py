@@ -1,0 +1,120 @@
+"""The layer loop over packed tokens, once for every backend that works op by op."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from fastce.packing import PackedBatch
+from fastce.spec import EncoderSpec, HeadSpec
+
+Weights = Mapping[str, torch.Tensor]
+
+
+def encoder_logits(
+    ops: Any, encoder: EncoderSpec, head: HeadSpec, weights: Weights, batch: PackedBatch, *, training: bool
+) -> torch.Tensor:
+    """Runs the whole network on a packed batch.
+
+    The head reads each sequence's first token, so the last layer computes that row alone; its keys and values still
+    come from every token.
+
+    Args:
+        ops: The functions to compute with: `fastce.backends.torch.ops` or a module with the same ones.
+        encoder: The encoder.
+        head: The head.
+        weights: Our parameter names to tensors.
+        batch: The sequences.
+        training: Whether dropout applies.
+
+    Returns:
+        Logits, `[num_pairs, num_labels]`.
+    """
+    hidden = embed(ops, encoder, weights, batch, training)  # [total_tokens, hidden_size]
+    lengths = batch.lengths
+    for layer in range(encoder.num_layers - 1):
+        hidden = transformer_layer(ops, encoder, weights, f"layers.{layer}", hidden, hidden, lengths, lengths, training)
+    first = hidden[batch.cu_seqlens[:-1]]  # [num_pairs, hidden_size]
+    last = f"layers.{encoder.num_layers - 1}"
+    first = transformer_layer(ops, encoder, weights, last, first, hidden, [1] * len(lengths), lengths, training)
+    return classify(ops, head, weights, first, training)
+
+
+def embed(ops: Any, encoder: EncoderSpec, weights: Weights, batch: PackedBatch, training: bool) -> torch.Tensor:
+    """Word, token-type and position embeddings, LayerNorm, dropout and, where there is one, the projection."""
+    tables = [(batch.input_ids, weights["embeddings.word.weight"])]
+    if encoder.token_types:
+        tables.append((batch.token_type_ids, weights["embeddings.token_type.weight"]))
+    tables.append((batch.position_ids, weights["embeddings.position.weight"]))
+    *summed, last = tables
+    hidden = ops.residual_layer_norm(
+        ops.embedding_sum([last]), ops.embedding_sum(summed), *parameters(weights, "embeddings.norm"), encoder.layer_norm_eps
+    )
+    hidden = ops.dropout(hidden, encoder.hidden_dropout, training)
+    if encoder.embedding_size != encoder.hidden_size:
+        hidden = ops.linear(hidden, *parameters(weights, "embeddings.projection")).to(hidden.dtype)
+    return hidden
+
+
+def transformer_layer(
+    ops: Any,
+    encoder: EncoderSpec,
+    weights: Weights,
+    name: str,
+    rows: torch.Tensor,
+    hidden: torch.Tensor,
+    row_lengths: list[int],
+    lengths: list[int],
+    training: bool,
+) -> torch.Tensor:
+    """One layer, for some of the rows.
+
+    Args:
+        ops: The functions to compute with.
+        encoder: The encoder.
+        weights: Our parameter names to tensors.
+        name: Prefix of the layer's weights.
+        rows: What the layer is computed for, `[total_rows, hidden_size]`; `hidden` itself or rows of it.
+        hidden: What it attends to, `[total_tokens, hidden_size]`.
+        row_lengths: Rows of each sequence.
+        lengths: Tokens of each sequence.
+        training: Whether dropout applies.
+
+    Returns:
+        `[total_rows, hidden_size]`.
+    """
+
+    def dense(x: torch.Tensor, part: str) -> torch.Tensor:
+        return ops.linear(x, *parameters(weights, f"{name}.{part}"))
+
+    def add_and_norm(x: torch.Tensor, residual: torch.Tensor, part: str) -> torch.Tensor:
+        x = ops.dropout(x, encoder.hidden_dropout, training)
+        return ops.residual_layer_norm(x, residual, *parameters(weights, f"{name}.{part}"), encoder.layer_norm_eps)
+
+    heads = (encoder.num_heads, encoder.head_dim)
+    context = ops.varlen_attention(
+        dense(rows, "query").unflatten(-1, heads),
+        dense(hidden, "key").unflatten(-1, heads),
+        dense(hidden, "value").unflatten(-1, heads),
+        row_lengths,
+        lengths,
+        encoder.attention_dropout if training else 0.0,
+    )
+    rows = add_and_norm(dense(context.flatten(1), "attention_output"), rows, "attention_norm")
+    inner = ops.activate(dense(rows, "intermediate"), encoder.activation)  # [total_rows, intermediate_size]
+    return add_and_norm(dense(inner, "output"), rows, "output_norm")
+
+
+def classify(ops: Any, head: HeadSpec, weights: Weights, first: torch.Tensor, training: bool) -> torch.Tensor:
+    """The classification head on first tokens `[num_pairs, hidden_size]`."""
+    x = ops.dropout(first, head.input_dropout, training)
+    x = ops.activate(ops.linear(x, *parameters(weights, "head.dense")), head.activation)
+    x = ops.dropout(x, head.dropout, training)
+    return ops.linear(x, *parameters(weights, "head.output"))
+
+
+def parameters(weights: Weights, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a module."""
+    return weights[f"{name}.weight"], weights[f"{name}.bias"]

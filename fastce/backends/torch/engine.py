@@ -1,0 +1,73 @@
+"""Runs a described network with the reference ops."""
+
+from __future__ import annotations
+
+import torch
+
+from fastce.backends.encoder import encoder_logits
+from fastce.backends.torch import ops
+from fastce.checkpoints.network import Description, Network
+from fastce.packing import PackedBatch
+from fastce.spec import Precision
+
+
+class TorchEncoder:
+    """The reference encoder. In fp32 it computes with the module's own parameters, live."""
+
+    def __init__(self, module: torch.nn.Module, description: Description, precision: Precision, device: torch.device):
+        self.module = module
+        self.description = description
+        self.device = device
+        self.weights = {
+            name: convert(name, parameter, compute_dtype(precision, device))
+            for name, parameter in description.weights.items()
+        }
+
+    @torch.inference_mode()
+    def logits(self, batch: PackedBatch) -> torch.Tensor:
+        """See `Encoder`."""
+        return self._run(batch, training=False).float()
+
+    def training_logits(self, batch: PackedBatch) -> torch.Tensor:
+        """See `TrainableEncoder`."""
+        return self._run(batch, training=self.module.training)
+
+    def _run(self, batch: PackedBatch, *, training: bool) -> torch.Tensor:
+        description = self.description
+        return encoder_logits(
+            ops, description.encoder, description.head, self.weights, batch.to(self.device), training=training
+        )
+
+
+def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The dtype of the matrix products. CPUs have no fast float16 arithmetic, so there fp16 means bfloat16."""
+    if precision == "fp16" and device.type != "cpu":
+        return torch.float16
+    return torch.float32 if precision == "fp32" else torch.bfloat16
+
+
+def convert(name: str, parameter: torch.nn.Parameter, dtype: torch.dtype) -> torch.Tensor:
+    """Casts the layers' matrix products; tables, norms and the small head stay as they are."""
+    is_linear = name.startswith("layers.") and "_norm." not in name
+    return parameter.detach().to(dtype) if is_linear and dtype != parameter.dtype else parameter
+
+
+class TorchBackend:
+    """Plain PyTorch: any device, every described family, fp32, bf16 and fp16."""
+
+    trainable = True
+
+    def unsupported(self, network: Network | None, precision: Precision, device: torch.device) -> list[str]:
+        """See `Backend`."""
+        reasons = [network.objection] if network is not None and network.description is None else []
+        if precision == "int8":
+            reasons.append("it has no int8")
+        return reasons
+
+    def build(self, network: Network, precision: Precision, device: torch.device) -> TorchEncoder:
+        """See `Backend`."""
+        assert network.description is not None
+        return TorchEncoder(network.module, network.description, precision, device)
+
+
+BACKEND = TorchBackend()

@@ -1,0 +1,1 @@
+"""Hugging Face checkpoints: found, checked, described in fastce's words, and written again."""

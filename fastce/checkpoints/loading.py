@@ -1,0 +1,188 @@
+"""Finds a model on disk or on the Hub, loads it and checks what was loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastce.checkpoints.metadata import Metadata, read_metadata
+from fastce.checkpoints.network import FAMILIES
+from fastce.spec import Precision
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_ORGANIZATION = "cross-encoder"
+"""Where a bare name that is no model of the Hub's own is looked for, as in sentence-transformers."""
+
+PRECISION_OF_DTYPE: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from: what transformers' `from_pretrained` methods need to know.
+
+    Attributes:
+        name: Directory or Hub id.
+        options: Keyword arguments common to config, tokenizer and weights.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model.
+
+    Attributes:
+        module: The sequence-classification module, float32, in evaluation mode.
+        tokenizer: Its tokenizer.
+        metadata: What sentence-transformers stores beside a model.
+    """
+
+    module: Any
+    tokenizer: Any
+    metadata: Metadata
+
+
+def load_checkpoint(
+    source: Source,
+    *,
+    num_labels: int | None,
+    model_kwargs: Mapping[str, Any],
+    processor_kwargs: Mapping[str, Any],
+    config_kwargs: Mapping[str, Any],
+) -> Checkpoint:
+    """Loads module, tokenizer and metadata.
+
+    Args:
+        source: Where from.
+        num_labels: Labels of the head; None takes the config's, or 1 for a base model without a head.
+        model_kwargs: Further arguments for the module's `from_pretrained`.
+        processor_kwargs: Further arguments for the tokenizer's.
+        config_kwargs: Further arguments for the config's.
+
+    Raises:
+        FileNotFoundError: There is no such model.
+        ValueError: The files are not a usable cross-encoder; the message says which and why.
+    """
+    from transformers import AutoTokenizer
+
+    config, source = load_config(source, config_kwargs)
+    metadata = read_metadata(source.name, config, source.options)
+    reject_other_architectures(source, config, metadata)
+    if num_labels is None and not is_classifier(config):
+        num_labels = 1
+    if num_labels is not None:
+        config.num_labels = num_labels
+    module = load_module(source, config, model_kwargs)
+    tokenizer = AutoTokenizer.from_pretrained(source.name, **{**source.options, **processor_kwargs})
+    return Checkpoint(module, tokenizer, metadata)
+
+
+def load_config(source: Source, config_kwargs: Mapping[str, Any]) -> tuple[Any, Source]:
+    """Loads the config; a bare name may turn out to be one of the default organization's."""
+    from transformers import AutoConfig
+
+    directory = Path(source.name)
+    if directory.exists() and not (directory / "config.json").is_file():
+        what = "no config.json in it" if directory.is_dir() else "it is a file, not a directory"
+        raise FileNotFoundError(f"{source.name}: {what}; expected a model's directory or a Hub id")
+    candidates = [source.name]
+    if not directory.exists() and "/" not in source.name:
+        candidates.append(f"{DEFAULT_ORGANIZATION}/{source.name}")
+    for candidate in candidates:
+        try:
+            config = AutoConfig.from_pretrained(candidate, **{**source.options, **config_kwargs})
+        except OSError as error:
+            failure = error
+        else:
+            return config, Source(candidate, source.options)
+    raise FileNotFoundError(
+        f"{source.name}: no directory here, and no model of that name on the Hub or in its local cache ({failure})"
+    ) from failure
+
+
+def is_classifier(config: Any) -> bool:
+    """Whether the saved module has a sequence-classification head."""
+    return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+
+
+def reject_other_architectures(source: Source, config: Any, metadata: Metadata) -> None:
+    """Refuses models that would load, but with a fresh head in place of the one they were trained with."""
+    architectures = config.architectures or [""]
+    if architectures[0].endswith("ForCausalLM"):
+        raise ValueError(
+            f"{source.name}: {architectures[0]} scores pairs through its language-model head, which fastce does not "
+            "run; a conversion to ...ForSequenceClassification loads"
+        )
+    if metadata.is_modular_cross_encoder:
+        raise ValueError(
+            f"{source.name}: this cross-encoder is a chain of sentence-transformers modules, which fastce does not run"
+        )
+
+
+def load_module(source: Source, config: Any, model_kwargs: Mapping[str, Any]) -> Any:
+    """Loads the module in float32, from safetensors where there are any, and checks that every weight arrived."""
+    from safetensors import SafetensorError
+    from transformers import AutoModelForSequenceClassification
+
+    options = {**source.options, **model_kwargs, "dtype": torch.float32}
+    options.pop("torch_dtype", None)
+    if not options.get("weights_only", True):
+        raise ValueError("model_kwargs: weights_only=False would run code from a pickle; fastce never does")
+    try:
+        module, report = AutoModelForSequenceClassification.from_pretrained(
+            source.name, config=config, output_loading_info=True, **options
+        )
+    except SafetensorError as error:
+        raise ValueError(f"{source.name}: model.safetensors is corrupt or truncated ({error})") from error
+    except EOFError as error:
+        raise ValueError(f"{source.name}: the weights file is truncated") from error
+    check_weight_names(source.name, config.model_type, report)
+    check_finite(source.name, module)
+    return module.eval()
+
+
+def check_weight_names(name: str, model_type: str, report: Mapping[str, Any]) -> None:
+    """Raises ValueError with every weight that a described family's checkpoint lacks or has in excess.
+
+    A head may be missing (transformers has made a fresh one and said so), and weights of other tasks' heads may be left.
+    """
+    family = FAMILIES.get(model_type)
+    if family is None:
+        return
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(family.fresh))
+    unused = sorted(key for key in report["unexpected_keys"] if not key.startswith(family.unused))
+    faults = [f"{what}: {', '.join(keys)}" for what, keys in (("missing", missing), ("unused", unused)) if keys]
+    if faults:
+        raise ValueError(f"{name}: the weights do not fit the config. " + ". ".join(faults))
+
+
+def check_finite(name: str, module: torch.nn.Module) -> None:
+    """Raises ValueError with every weight that holds NaN or infinity."""
+    broken = [key for key, value in module.named_parameters() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise ValueError(f"{name}: NaN or infinity in {', '.join(broken)}")
+
+
+def precision_from_dtype(dtype: Any) -> Precision | None:
+    """The precision that a dtype in `model_kwargs` asks for; None where it asks for nothing.
+
+    Args:
+        dtype: A torch dtype, its name, None, or `"auto"`, which leaves the choice to fastce.
+
+    Raises:
+        ValueError: There is no such precision.
+    """
+    if dtype is None or dtype == "auto":
+        return None
+    name = str(dtype).removeprefix("torch.")
+    if name not in PRECISION_OF_DTYPE:
+        raise ValueError(f"model_kwargs: dtype {dtype!r} is not one of {', '.join(PRECISION_OF_DTYPE)}")
+    return PRECISION_OF_DTYPE[name]

@@ -1,0 +1,107 @@
+"""What sentence-transformers stores beside a model: its activation function, its prompts, its modules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastce.version import __version__
+
+FILE = "config_sentence_transformers.json"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The stored facts.
+
+    Attributes:
+        activation_fn: Path of the activation function's class, or None.
+        prompts: Prompt names to texts.
+        default_prompt_name: The prompt to use where none is asked for.
+        is_modular_cross_encoder: Whether the model needs more than its sequence-classification module.
+    """
+
+    activation_fn: str | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    is_modular_cross_encoder: bool = False
+
+
+def read_metadata(name: str, config: Any, options: Mapping[str, Any]) -> Metadata:
+    """Reads the metadata of a model, wherever its version of sentence-transformers put it.
+
+    Args:
+        name: Directory or Hub id.
+        config: The model's Hugging Face config; the fields of older versions are in it.
+        options: Keyword arguments for finding files, as for `from_pretrained`.
+    """
+    stored = read_json(name, FILE, options)
+    is_cross_encoder = stored.get("model_type") == "CrossEncoder"
+    places = (
+        stored.get("activation_fn") if is_cross_encoder else None,
+        (getattr(config, "sentence_transformers", None) or {}).get("activation_fn"),
+        getattr(config, "sbert_ce_default_activation_function", None),
+    )
+    modules = read_json(name, "modules.json", options) if is_cross_encoder else []
+    return Metadata(
+        activation_fn=next((path for path in places if path), None),
+        prompts=stored.get("prompts") or {} if is_cross_encoder else {},
+        default_prompt_name=stored.get("default_prompt_name") if is_cross_encoder else None,
+        is_modular_cross_encoder=len(modules) > 1,
+    )
+
+
+def read_json(name: str, file: str, options: Mapping[str, Any]) -> Any:
+    """Reads an optional JSON file of a model; an empty dict where there is none.
+
+    Raises:
+        ValueError: The file is no JSON.
+    """
+    from transformers.utils import cached_file
+
+    path = cached_file(
+        name,
+        file,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+        **{key: value for key, value in options.items() if key != "trust_remote_code"},
+    )
+    if path is None:
+        return {}
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from error
+
+
+def write_metadata(directory: Path, metadata: Metadata) -> None:
+    """Writes the metadata where every reader looks: sentence-transformers from 5.4 on, before it, and before 4.0.
+
+    Args:
+        directory: A saved model, with its config.json.
+        metadata: What to write.
+    """
+    import torch
+    import transformers
+
+    versions = {"fastce": __version__, "transformers": transformers.__version__, "pytorch": torch.__version__}
+    stored = {
+        "model_type": "CrossEncoder",
+        "__version__": versions,
+        "prompts": dict(metadata.prompts),
+        "default_prompt_name": metadata.default_prompt_name,
+    }
+    config_file = directory / "config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config.pop("sbert_ce_default_activation_function", None)
+    config.pop("sentence_transformers", None)
+    if metadata.activation_fn is not None:
+        stored["activation_fn"] = metadata.activation_fn
+        config["sbert_ce_default_activation_function"] = metadata.activation_fn
+        config["sentence_transformers"] = {"activation_fn": metadata.activation_fn}
+    for file, content in ((directory / FILE, stored), (config_file, config)):
+        file.write_text(json.dumps(content, indent=2, sort_keys=False) + "\n", encoding="utf-8")

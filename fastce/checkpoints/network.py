@@ -1,0 +1,103 @@
+"""A loaded Hugging Face module, and what fastce understands of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fastce.checkpoints import bert, distilbert, electra, roberta
+from fastce.checkpoints.family import Family
+from fastce.spec import EncoderSpec, HeadSpec, PositionScheme
+
+FAMILIES: dict[str, Family] = {
+    "bert": bert.FAMILY,
+    "roberta": roberta.FAMILY,
+    "xlm-roberta": roberta.FAMILY,
+    "camembert": roberta.FAMILY,
+    "distilbert": distilbert.FAMILY,
+    "electra": electra.FAMILY,
+}
+"""Config `model_type` to its family. A new family is a file beside this one and a row here."""
+
+
+NO_LENGTH_LIMIT = 10**9
+"""Tokenizers without a limit of their own report one beyond this."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """The network in fastce's own words.
+
+    Attributes:
+        encoder: The encoder.
+        head: The classification head.
+        weights: Our parameter names to the module's own parameters, live: what training changes, changes here.
+    """
+
+    encoder: EncoderSpec
+    head: HeadSpec
+    weights: Mapping[str, torch.nn.Parameter]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a backend builds from.
+
+    Attributes:
+        module: The Hugging Face module with its float32 parameters.
+        description: The network in fastce's words, or None where it has none.
+        objection: Why `description` is None, else an empty string.
+    """
+
+    module: torch.nn.Module
+    description: Description | None
+    objection: str
+
+
+def describe(module: Any) -> Network:
+    """Describes a Hugging Face sequence-classification module; never fails, an objection says what is unknown."""
+    config = module.config
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        return Network(module, None, f"model type {config.model_type!r} is none of {', '.join(FAMILIES)}")
+    try:
+        encoder, head = family.encoder(config), family.head(config)
+    except ValueError as error:
+        return Network(module, None, str(error))
+    names = family.parameter_names(encoder)
+    parameters = dict(module.named_parameters())
+    unknown = sorted(parameters.keys() - names.values())
+    missing = sorted(names.values() - parameters.keys())
+    if unknown or missing:
+        words = [f"{what} {', '.join(found)}" for what, found in (("lacks", missing), ("has also", unknown)) if found]
+        return Network(module, None, f"the {config.model_type} module {' and '.join(words)}")
+    weights = {ours: parameters[theirs] for ours, theirs in names.items()}
+    return Network(module, Description(encoder, head, weights), "")
+
+
+def position_scheme(module: Any) -> PositionScheme:
+    """How a module counts positions. Modules that fastce can't describe count for themselves."""
+    description = describe(module).description
+    return PositionScheme() if description is None else description.encoder.positions
+
+
+def capped_length(length: int, module: Any) -> int:
+    """Caps a maximum length by the module's positions, with a warning where a tokenizer's or a user's wish is cut.
+
+    Args:
+        length: Tokens; the huge number by which tokenizers say that they know no limit is cut silently.
+        module: The Hugging Face module.
+    """
+    description = describe(module).description
+    limit = getattr(module.config, "max_position_embeddings", None)
+    if description is not None:
+        limit = description.encoder.max_length
+    if limit is None or length <= limit:
+        return length
+    if length < NO_LENGTH_LIMIT:
+        warnings.warn(f"max_length {length} is more than the {limit} positions of the model; using {limit}", stacklevel=4)
+    return int(limit)

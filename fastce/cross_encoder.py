@@ -1,0 +1,406 @@
+"""CrossEncoder: pairs of texts in, scores out. Orchestration only; each step is a module of its own."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastce import legacy, scoring
+from fastce.backends.base import Encoder
+from fastce.backends.cache import EncoderCache
+from fastce.checkpoints.loading import Source, load_checkpoint, precision_from_dtype
+from fastce.checkpoints.metadata import Metadata
+from fastce.checkpoints.network import capped_length, position_scheme
+from fastce.checkpoints.saving import push_checkpoint, save_checkpoint
+from fastce.inputs import check_positive, check_text, check_texts, split_pairs
+from fastce.packing import length_ordered_batches, pack
+from fastce.settings import default_device, default_num_threads, progress_bar, torch_threads
+from fastce.spec import Precision
+from fastce.tokenization import PairTokenizer, TokenizedPairs
+from fastce.training.fit import FitOptions, fit
+
+
+class CrossEncoder:
+    """Scores pairs of texts with a Hugging Face sequence-classification model.
+
+    Args:
+        model_name_or_path: A directory with a saved model, or the id of one on the Hugging Face Hub. A base model
+            without a classification head gets a fresh one, to be trained.
+        num_labels: Outputs of the head; None takes the model's own, or 1 for a base model.
+        max_length: Tokens of a pair at most, special ones included; None takes the tokenizer's limit. Capped by the
+            model's positions, with a warning.
+        device: Where to run, such as `"cpu"` or `"cuda:0"`; None takes the best one at hand.
+        activation_fn: Turns logits into scores; None takes the model's own, else sigmoid for one label and identity
+            for several.
+        cache_folder: Where files from the Hub are kept.
+        trust_remote_code: Whether a model may bring Python code of its own for transformers to run.
+        revision: Branch, tag or commit on the Hub.
+        local_files_only: Whether to stay off the network.
+        token: Access token for the Hub.
+        model_kwargs: Further arguments for the module's `from_pretrained`. A `dtype` in it sets the precision.
+        processor_kwargs: Further arguments for the tokenizer's `from_pretrained`.
+        config_kwargs: Further arguments for the config's `from_pretrained`.
+        prompts: Prompt names to texts that `predict` can put before the first text of each pair.
+        default_prompt_name: The prompt to use where `predict` is asked for none.
+        backend: `"auto"` for the fastest one that can run the model, or a name of `available_backends`, which then
+            never gives way to another.
+        precision: `"fp32"`, `"bf16"`, `"fp16"` or `"int8"`: the arithmetic of `predict` and `rank`. Training and saving
+            are in float32 always.
+        num_threads: CPU threads for scoring; None takes `FASTCE_NUM_THREADS`, else all.
+
+    Attributes:
+        model: The Hugging Face module, with the float32 parameters.
+        tokenizer: Its tokenizer.
+        activation_fn: Turns logits into scores.
+        backend: The backend asked for.
+        precision: The arithmetic of `predict`.
+
+    Raises:
+        FileNotFoundError: There is no such model.
+        ValueError: The model's files are broken or of a kind that fastce does not run; the message says which and why.
+    """
+
+    @legacy.constructor_arguments
+    def __init__(
+        self,
+        model_name_or_path: str | Path,
+        *,
+        num_labels: int | None = None,
+        max_length: int | None = None,
+        device: str | torch.device | None = None,
+        activation_fn: scoring.ActivationFn | None = None,
+        cache_folder: str | Path | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: bool | str | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        backend: str = "auto",
+        precision: Precision = "fp32",
+        num_threads: int | None = None,
+    ):
+        model_kwargs = model_kwargs or {}
+        asked = precision_from_dtype(model_kwargs.get("dtype", model_kwargs.get("torch_dtype")))
+        options = {
+            "cache_dir": cache_folder,
+            "trust_remote_code": trust_remote_code,
+            "revision": revision or "main",
+            "local_files_only": local_files_only,
+            "token": token,
+        }
+        checkpoint = load_checkpoint(
+            Source(str(model_name_or_path), options),
+            num_labels=None if num_labels is None else check_positive(num_labels, "num_labels"),
+            model_kwargs=model_kwargs,
+            processor_kwargs=processor_kwargs or {},
+            config_kwargs=config_kwargs or {},
+        )
+        stored = checkpoint.metadata
+        self.model: Any = checkpoint.module
+        self.tokenizer: Any = checkpoint.tokenizer
+        self.prompts = dict(stored.prompts) | dict(prompts or {})
+        self.default_prompt_name = default_prompt_name or stored.default_prompt_name
+        self.backend = backend
+        self.precision: Precision = asked or precision
+        self.num_threads = default_num_threads() if num_threads is None else check_positive(num_threads, "num_threads")
+        if activation_fn is not None:
+            self.activation_fn = activation_fn
+        elif stored.activation_fn is not None:
+            self.activation_fn = scoring.activation_from_name(stored.activation_fn)
+        else:
+            self.activation_fn = torch.nn.Sigmoid() if self.num_labels == 1 else torch.nn.Identity()
+        self._pair_tokenizer = PairTokenizer(self.tokenizer)
+        self._encoders = EncoderCache()
+        self._max_length = 0
+        self.max_length = self.tokenizer.model_max_length if max_length is None else max_length
+        self.to(device or default_device())
+        self.encoder()  # a backend that can't run the model says so now
+
+    @legacy.method_arguments(legacy.PREDICT_NAMES, legacy.PREDICT_WITHOUT_EFFECT)
+    def predict(
+        self,
+        inputs: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        activation_fn: scoring.ActivationFn | None = None,
+        apply_softmax: bool = False,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: str | torch.device | None = None,
+        pool: object = None,
+        chunk_size: int | None = None,
+    ) -> Any:
+        """Scores pairs of texts. A score depends on its own pair alone, whatever it is batched with.
+
+        Args:
+            inputs: One pair of texts, or any iterable of pairs.
+            prompt_name: Which stored prompt to put before each first text.
+            prompt: A prompt itself; wins over `prompt_name`.
+            batch_size: Pairs per batch at most; pairs of similar length are batched together.
+            show_progress_bar: Whether to show a bar; None shows one where fastce's logger is at INFO or below.
+            activation_fn: Turns logits into scores, for this call.
+            apply_softmax: Whether the scores of several labels shall sum to 1.
+            convert_to_numpy: Return a NumPy array rather than a list of tensors.
+            convert_to_tensor: Return one tensor; wins over `convert_to_numpy`.
+            device: Move the model there first.
+            pool: Has no effect: one process uses every core.
+            chunk_size: Has no effect, as `pool`.
+
+        Returns:
+            float32 scores in the order of `inputs`: `[num_pairs]` for one label, else `[num_pairs, num_labels]`. A
+            single pair gives a scalar, or `[num_labels]`.
+
+        Raises:
+            TypeError: Something in `inputs` is not a text; the message says where.
+            ValueError: A pair has not two texts, or an argument is out of range.
+        """
+        first, second, single = split_pairs(inputs)
+        batch_size = check_positive(batch_size, "batch_size")
+        chosen_prompt = self._resolve_prompt(prompt, prompt_name)
+        if pool is not None or chunk_size is not None:
+            warnings.warn("predict: pool and chunk_size have no effect, one process uses every core", stacklevel=3)
+        if device is not None:
+            self.to(device)
+        if chosen_prompt:
+            first = [chosen_prompt + text for text in first]
+        with progress_bar(show_progress_bar, total=len(first), description="Scoring", unit="pairs") as progress:
+            logits = self._logits(first, second, batch_size, progress)
+        scores = scoring.scores_from_logits(logits, activation_fn or self.activation_fn, apply_softmax)
+        return scoring.convert(
+            scores, convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor, single=single
+        )
+
+    @legacy.method_arguments(legacy.RANK_NAMES, legacy.RANK_WITHOUT_EFFECT)
+    def rank(
+        self,
+        query: str,
+        documents: Any,
+        top_k: int | None = None,
+        return_documents: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        activation_fn: scoring.ActivationFn | None = None,
+        device: str | torch.device | None = None,
+        pool: object = None,
+        chunk_size: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Ranks documents by their score with a query.
+
+        Args:
+            query: The query.
+            documents: The documents, any iterable of texts.
+            top_k: How many to return; None returns all.
+            return_documents: Whether to return the texts too.
+            prompt_name, prompt, batch_size, show_progress_bar, activation_fn, device, pool, chunk_size: As for `predict`.
+
+        Returns:
+            Dictionaries with `corpus_id` (position in `documents`), `score` and, if asked for, `text`; best first,
+            ties in the order of `documents`.
+
+        Raises:
+            TypeError: Something is not a text; the message says where.
+            ValueError: The model has several labels, or an argument is out of range.
+        """
+        if self.num_labels != 1:
+            raise ValueError(f"rank needs a model with one label, this one has {self.num_labels}; use predict")
+        if top_k is not None and top_k < 0:
+            raise ValueError(f"top_k: expected None or a number from 0 up, got {top_k}")
+        check_text(query, "query")
+        texts = check_texts(documents, "documents")
+        scores: list[float] = self.predict(
+            [(query, text) for text in texts],
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            activation_fn=activation_fn,
+            convert_to_tensor=True,
+            device=device,
+            pool=pool,
+            chunk_size=chunk_size,
+        ).tolist()
+        order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[:top_k]
+        extra = {index: {"text": texts[index]} for index in order} if return_documents else {}
+        return [{"corpus_id": index, "score": scores[index]} | extra.get(index, {}) for index in order]
+
+    def fit(
+        self,
+        train_dataloader: Any,
+        evaluator: Callable[..., float] | None = None,
+        epochs: int = 1,
+        loss_fct: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        activation_fct: scoring.ActivationFn | None = None,
+        scheduler: str = "WarmupLinear",
+        warmup_steps: int = 10000,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
+        optimizer_params: Mapping[str, Any] | None = None,
+        weight_decay: float = 0.01,
+        evaluation_steps: int = 0,
+        output_path: str | Path | None = None,
+        save_best_model: bool = True,
+        max_grad_norm: float = 1,
+        use_amp: bool = False,
+        callback: Callable[[float, int, int], None] | None = None,
+        show_progress_bar: bool = True,
+    ) -> None:
+        """Fine-tunes the model, as `fit` of sentence-transformers 2.2 does.
+
+        Args:
+            train_dataloader: A DataLoader, or any sized iterable with a `collate_fn`, of `InputExample`.
+            evaluator: Called as `evaluator(model, output_path=, epoch=, steps=)`; higher is better.
+            epochs: Passes over the data.
+            loss_fct: Takes logits and labels; None takes binary cross-entropy for one label, cross-entropy for several.
+            activation_fct: Applied to the logits before the loss; None applies nothing.
+            scheduler: A name of `fastce.training.schedulers.SCHEDULERS`, in any case.
+            warmup_steps: Steps over which the learning rate rises.
+            optimizer_class: The optimizer.
+            optimizer_params: Its arguments; None means `{"lr": 2e-5}`.
+            weight_decay: Weight decay of everything but biases and LayerNorm.
+            evaluation_steps: Evaluate also after so many steps; 0 evaluates after each epoch only.
+            output_path: Where to save.
+            save_best_model: Keep the model with the best evaluation. Without this, or without an evaluator, the model is
+                saved at the end.
+            max_grad_norm: Gradients are scaled down to this norm.
+            use_amp: Mixed precision: bfloat16, or float16 with loss scaling on GPUs without bfloat16.
+            callback: Called as `callback(score, epoch, steps)` after each evaluation.
+            show_progress_bar: Whether to show bars.
+
+        Raises:
+            TypeError: An example is not an `InputExample` of two texts; the message says which.
+            ValueError: An argument is out of range, or the loss is not a number.
+            OSError: `output_path` can't be written; found before training.
+        """
+        fit(
+            self,
+            train_dataloader,
+            FitOptions(
+                evaluator=evaluator,
+                epochs=epochs,
+                loss_fct=loss_fct,
+                activation_fct=activation_fct,
+                scheduler=scheduler,
+                warmup_steps=warmup_steps,
+                optimizer_class=optimizer_class,
+                optimizer_params={"lr": 2e-5} if optimizer_params is None else optimizer_params,
+                weight_decay=weight_decay,
+                evaluation_steps=evaluation_steps,
+                output_path=None if output_path is None else Path(output_path),
+                save_best_model=save_best_model,
+                max_grad_norm=max_grad_norm,
+                use_amp=use_amp,
+                callback=callback,
+                show_progress_bar=show_progress_bar,
+            ),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes the model so that transformers, sentence-transformers and fastce load it.
+
+        Args:
+            path: A directory; made if missing. An interrupted save leaves the model that was in it.
+
+        Raises:
+            OSError: The directory can't be written.
+        """
+        save_checkpoint(path, self.model, self.tokenizer, self._metadata())
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """The same as `save`."""
+        self.save(path)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads the model, as `save` writes it, to the Hugging Face Hub.
+
+        Args:
+            repo_id: Name of the repository; made if missing.
+            **options: Options of `fastce.checkpoints.saving.push_checkpoint`, such as `token` and `private`.
+
+        Returns:
+            Address of the commit.
+        """
+        return push_checkpoint(self.save, repo_id, **options)
+
+    def to(self, device: str | torch.device) -> CrossEncoder:
+        """Moves the model to a device, and returns it."""
+        self.model.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(iter(self.model.parameters())).device
+
+    @property
+    def config(self) -> Any:
+        """The Hugging Face config."""
+        return self.model.config
+
+    @property
+    def num_labels(self) -> int:
+        """Number of logits per pair."""
+        return int(self.config.num_labels)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a pair at most, special ones included. Setting it beyond the model's positions warns and caps."""
+        return self._max_length
+
+    @max_length.setter
+    def max_length(self, value: int) -> None:
+        self._max_length = capped_length(check_positive(value, "max_length"), self.model)
+        self.tokenizer.model_max_length = self._max_length  # saved with the tokenizer
+
+    def encoder(self, *, training: bool = False) -> Encoder:
+        """The network on the backend that scores, or on the one that trains."""
+        backend, precision = ("auto", "fp32") if training else (self.backend, self.precision)
+        return self._encoders.get(self.model, backend, precision, self.device, training=training)
+
+    def tokenize(self, first: list[str], second: list[str]) -> TokenizedPairs:
+        """Tokenises pairs of texts, truncated to `max_length`."""
+        return self._pair_tokenizer(first, second, self.max_length)
+
+    def _logits(self, first: list[str], second: list[str], batch_size: int, progress: Any) -> torch.Tensor:
+        """Texts to logits, float32 `[num_pairs, num_labels]`, in the caller's order."""
+        encoder = self.encoder()
+        pairs = self.tokenize(first, second)
+        positions = position_scheme(self.model)
+        logits = torch.empty(len(pairs), self.num_labels, device=self.device)
+        with torch.inference_mode(), torch_threads(self.num_threads):
+            for indices in length_ordered_batches(pairs.lengths, batch_size):
+                logits[indices] = encoder.logits(pack(pairs, indices, positions))
+                progress.update(len(indices))
+        return logits
+
+    def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
+        """The text to put before each first text, or None."""
+        if prompt is not None:
+            return prompt
+        name = self.default_prompt_name if prompt_name is None else prompt_name
+        if name is None:
+            return None
+        if name not in self.prompts:
+            raise ValueError(f"prompt_name: {name!r} is none of the model's prompts: {sorted(self.prompts)}")
+        return self.prompts[name]
+
+    def _metadata(self) -> Metadata:
+        """What is stored beside the model."""
+        name = scoring.activation_name(self.activation_fn)
+        if name is None:
+            warnings.warn(
+                f"the activation function {self.activation_fn!r} is no plain torch.nn class and is not saved; "
+                "pass activation_fn when the model is loaded",
+                stacklevel=3,
+            )
+        return Metadata(activation_fn=name, prompts=self.prompts, default_prompt_name=self.default_prompt_name)

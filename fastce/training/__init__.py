@@ -1,0 +1,1 @@
+"""Fine-tuning: examples, schedules and the loop behind `CrossEncoder.fit`."""

@@ -1,0 +1,48 @@
+"""Builds the C++ module fastce._core with CMake; everything else about the package is in pyproject.toml."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'"(.+)"', (ROOT / "fastce" / "version.py").read_text()).group(1)
+
+
+class CMakeBuild(build_ext):
+    """Configures and builds CMakeLists.txt into the place where setuptools wants the module."""
+
+    def build_extension(self, ext):
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        build = Path(self.build_temp).resolve()
+        build.mkdir(parents=True, exist_ok=True)
+        configure = [
+            "cmake",
+            str(ROOT),
+            f"-DCMAKE_BUILD_TYPE={os.environ.get('FASTCE_BUILD_TYPE', 'Release')}",
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target.parent}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-DFASTCE_VERSION={VERSION}",
+        ]
+        try:
+            import pybind11
+
+            configure.append(f"-Dpybind11_DIR={pybind11.get_cmake_dir()}")
+            subprocess.run(configure, cwd=build, check=True)
+            subprocess.run(["cmake", "--build", ".", "--parallel"], cwd=build, check=True)
+        except (ImportError, OSError, subprocess.CalledProcessError) as error:
+            if os.environ.get("FASTCE_REQUIRE_CPP") == "1":
+                raise
+            print(f"fastce: the C++ module was not built ({error}); fastce will run on PyTorch alone", file=sys.stderr)
+
+    def copy_extensions_to_source(self):
+        """Leaves out what was not built: an installation without a compiler is a working one."""
+        self.extensions = [ext for ext in self.extensions if Path(self.build_lib, self.get_ext_filename(ext.name)).exists()]
+        super().copy_extensions_to_source()
+
+
+setup(ext_modules=[Extension("fastce._core", sources=[])], cmdclass={"build_ext": CMakeBuild})
