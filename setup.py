@@ -1,7 +1,6 @@
 """Builds the C++ module fastce._core with CMake; everything else about the package is in pyproject.toml."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
-VERSION = re.search(r'"(.+)"', (ROOT / "fastce" / "version.py").read_text()).group(1)
 
 
 class CMakeBuild(build_ext):
@@ -26,7 +24,7 @@ class CMakeBuild(build_ext):
             f"-DCMAKE_BUILD_TYPE={os.environ.get('FASTCE_BUILD_TYPE', 'Release')}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target.parent}",
             f"-DPython_EXECUTABLE={sys.executable}",
-            f"-DFASTCE_VERSION={VERSION}",
+            f"-DFASTCE_VERSION={self.distribution.get_version()}",
         ]
         try:
             import pybind11
