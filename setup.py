@@ -15,6 +15,7 @@ class CMakeBuild(build_ext):
     """Configures and builds CMakeLists.txt into the place where setuptools wants the module."""
 
     def build_extension(self, ext):
+        """Runs CMake. A failure is only a warning, unless FASTCE_REQUIRE_CPP=1."""
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         build = Path(self.build_temp).resolve()
         build.mkdir(parents=True, exist_ok=True)
@@ -35,11 +36,13 @@ class CMakeBuild(build_ext):
         except (ImportError, OSError, subprocess.CalledProcessError) as error:
             if os.environ.get("FASTCE_REQUIRE_CPP") == "1":
                 raise
-            print(f"fastce: the C++ module was not built ({error}); fastce will run on PyTorch alone", file=sys.stderr)
+            self.warn(f"the C++ module was not built ({error}); fastce will run on PyTorch alone")
 
     def copy_extensions_to_source(self):
         """Leaves out what was not built: an installation without a compiler is a working one."""
-        self.extensions = [ext for ext in self.extensions if Path(self.build_lib, self.get_ext_filename(ext.name)).exists()]
+        self.extensions = [
+            ext for ext in self.extensions if Path(self.build_lib, self.get_ext_filename(ext.name)).exists()
+        ]
         super().copy_extensions_to_source()
 
 

@@ -173,8 +173,7 @@ class CrossEncoder:
             self.to(device)
         if chosen_prompt:
             first = [chosen_prompt + text for text in first]
-        with progress_bar(show_progress_bar, total=len(first), description="Scoring", unit="pairs") as progress:
-            logits = self._logits(first, second, batch_size, progress)
+        logits = self._logits(first, second, batch_size, show_progress_bar)
         scores = scoring.scores_from_logits(logits, activation_fn or self.activation_fn, apply_softmax)
         return scoring.convert(
             scores, convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor, single=single
@@ -203,7 +202,14 @@ class CrossEncoder:
             documents: The documents, any iterable of texts.
             top_k: How many to return; None returns all.
             return_documents: Whether to return the texts too.
-            prompt_name, prompt, batch_size, show_progress_bar, activation_fn, device, pool, chunk_size: As for `predict`.
+            prompt_name: As for `predict`.
+            prompt: As for `predict`.
+            batch_size: As for `predict`.
+            show_progress_bar: As for `predict`.
+            activation_fn: As for `predict`.
+            device: As for `predict`.
+            pool: As for `predict`.
+            chunk_size: As for `predict`.
 
         Returns:
             Dictionaries with `corpus_id` (position in `documents`), `score` and, if asked for, `text`; best first,
@@ -270,8 +276,8 @@ class CrossEncoder:
             weight_decay: Weight decay of everything but biases and LayerNorm.
             evaluation_steps: Evaluate also after so many steps; 0 evaluates after each epoch only.
             output_path: Where to save.
-            save_best_model: Keep the model with the best evaluation. Without this, or without an evaluator, the model is
-                saved at the end.
+            save_best_model: Save whenever an evaluation is the best so far. Without this, or without an evaluator, the
+                model is saved at the end.
             max_grad_norm: Gradients are scaled down to this norm.
             use_amp: Mixed precision: bfloat16, or float16 with loss scaling on GPUs without bfloat16.
             callback: Called as `callback(score, epoch, steps)` after each evaluation.
@@ -371,17 +377,26 @@ class CrossEncoder:
         """Tokenises pairs of texts, truncated to `max_length`."""
         return self._pair_tokenizer(first, second, self.max_length)
 
-    def _logits(self, first: list[str], second: list[str], batch_size: int, progress: Any) -> torch.Tensor:
-        """Texts to logits, float32 `[num_pairs, num_labels]`, in the caller's order."""
-        encoder = self.encoder()
-        pairs = self.tokenize(first, second)
-        positions = position_scheme(self.model)
+    def _logits(
+        self, first: list[str], second: list[str], batch_size: int, show_progress_bar: bool | None
+    ) -> torch.Tensor:
+        """Texts to logits, float32 `[num_pairs, num_labels]`, in the caller's order.
+
+        Each distinct pair is computed once, so equal pairs have equal scores.
+        """
+        number: dict[tuple[str, str], int] = {}
+        distinct = [number.setdefault(pair, len(number)) for pair in zip(first, second, strict=True)]
+        pairs = self.tokenize([pair[0] for pair in number], [pair[1] for pair in number])
+        encoder, positions = self.encoder(), position_scheme(self.model)
         logits = torch.empty(len(pairs), self.num_labels, device=self.device)
-        with torch.inference_mode(), torch_threads(self.num_threads):
+        with (
+            progress_bar(show_progress_bar, total=len(pairs), description="Scoring", unit="pairs") as progress,
+            torch_threads(self.num_threads),
+        ):
             for indices in length_ordered_batches(pairs.lengths, batch_size):
                 logits[indices] = encoder.logits(pack(pairs, indices, positions))
                 progress.update(len(indices))
-        return logits
+        return logits[distinct]
 
     def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
         """The text to put before each first text, or None."""

@@ -46,7 +46,9 @@ def constructor_arguments(function: Callable[P, R]) -> Callable[P, R]:
         kwargs = rename(kwargs, CONSTRUCTOR_NAMES, "CrossEncoder")
         if "classifier_dropout" in kwargs:
             dropout = kwargs.pop("classifier_dropout")
-            deprecated("CrossEncoder: classifier_dropout is now config_kwargs={'classifier_dropout': ...}", stacklevel=3)
+            deprecated(
+                "CrossEncoder: classifier_dropout is now config_kwargs={'classifier_dropout': ...}", stacklevel=3
+            )
             if dropout is not None:
                 kwargs["config_kwargs"] = {**(kwargs.get("config_kwargs") or {}), "classifier_dropout": dropout}
         return function(self, *args[:1], **kwargs)  # type: ignore[arg-type]

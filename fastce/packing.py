@@ -94,7 +94,9 @@ def position_ids(input_ids: np.ndarray, cu_seqlens: np.ndarray, positions: Posit
     return ((total[1:] - before) * counts + (positions.offset - 1)).astype(np.int32)
 
 
-def length_ordered_batches(lengths: np.ndarray, max_pairs: int, token_budget: int = TOKEN_BUDGET) -> Iterator[np.ndarray]:
+def length_ordered_batches(
+    lengths: np.ndarray, max_pairs: int, token_budget: int = TOKEN_BUDGET
+) -> Iterator[np.ndarray]:
     """Cuts pairs into batches of similar length, longest first so that memory peaks in the first batch.
 
     Args:

@@ -64,8 +64,10 @@ def scores_from_logits(logits: torch.Tensor, activation_fn: ActivationFn, apply_
         apply_softmax: Whether several labels' scores shall sum to 1.
 
     Returns:
-        `[num_pairs]` for one label, else `[num_pairs, num_labels]`.
+        `[num_pairs]` for one label, else `[num_pairs, num_labels]`; `[0]` for no pairs.
     """
+    if len(logits) == 0:
+        return logits.new_empty(0)
     scores = activation_fn(logits)
     if logits.shape[1] == 1 and scores.ndim > 1:
         scores = scores.squeeze(-1)

@@ -50,7 +50,10 @@ def embed(ops: Any, encoder: EncoderSpec, weights: Weights, batch: PackedBatch, 
     tables.append((batch.position_ids, weights["embeddings.position.weight"]))
     *summed, last = tables
     hidden = ops.residual_layer_norm(
-        ops.embedding_sum([last]), ops.embedding_sum(summed), *parameters(weights, "embeddings.norm"), encoder.layer_norm_eps
+        ops.embedding_sum([last]),
+        ops.embedding_sum(summed),
+        *parameters(weights, "embeddings.norm"),
+        encoder.layer_norm_eps,
     )
     hidden = ops.dropout(hidden, encoder.hidden_dropout, training)
     if encoder.embedding_size != encoder.hidden_size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -20,8 +21,7 @@ class TransformersEncoder:
         self.module = module
         self.dtype = dtype
         self.device = device
-        parameters = module.forward.__code__.co_varnames[: module.forward.__code__.co_argcount]
-        self.takes_token_types = "token_type_ids" in parameters
+        self.takes_token_types = "token_type_ids" in inspect.signature(module.forward).parameters
 
     @torch.inference_mode()
     def logits(self, batch: PackedBatch) -> torch.Tensor:

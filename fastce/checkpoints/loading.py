@@ -152,7 +152,7 @@ def load_module(source: Source, config: Any, model_kwargs: Mapping[str, Any]) ->
 def check_weight_names(name: str, model_type: str, report: Mapping[str, Any]) -> None:
     """Raises ValueError with every weight that a described family's checkpoint lacks or has in excess.
 
-    A head may be missing (transformers has made a fresh one and said so), and weights of other tasks' heads may be left.
+    A head may be missing (transformers has made a fresh one and said so); weights of other tasks' heads may be left.
     """
     family = FAMILIES.get(model_type)
     if family is None:

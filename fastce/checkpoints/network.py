@@ -99,5 +99,7 @@ def capped_length(length: int, module: Any) -> int:
     if limit is None or length <= limit:
         return length
     if length < NO_LENGTH_LIMIT:
-        warnings.warn(f"max_length {length} is more than the {limit} positions of the model; using {limit}", stacklevel=4)
+        warnings.warn(
+            f"max_length {length} is more than the {limit} positions of the model; using {limit}", stacklevel=4
+        )
     return int(limit)

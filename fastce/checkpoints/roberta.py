@@ -23,8 +23,7 @@ def head(config: Any) -> HeadSpec:
 FAMILY = Family(
     encoder=encoder,
     head=head,
-    names=bert_layer_names("roberta")
-    | {"head.dense": "classifier.dense", "head.output": "classifier.out_proj"},
+    names=bert_layer_names("roberta") | {"head.dense": "classifier.dense", "head.output": "classifier.out_proj"},
     fresh=("classifier.",),
     unused=(
         "lm_head.",

@@ -62,7 +62,9 @@ def fit(model: CrossEncoder, train_dataloader: Any, options: FitOptions) -> None
 
     with (
         raw_examples(train_dataloader),
-        progress_bar(options.show_progress_bar, total=steps_per_epoch * epochs, description="Training", unit="steps") as bar,
+        progress_bar(
+            options.show_progress_bar, total=steps_per_epoch * epochs, description="Training", unit="steps"
+        ) as bar,
     ):
         for epoch in range(epochs):
             model.model.train()
@@ -159,7 +161,9 @@ class Evaluation:
         if evaluator is None:
             return
         self.model.model.eval()
-        score = evaluator(self.model, output_path=None if output_path is None else str(output_path), epoch=epoch, steps=steps)
+        score = evaluator(
+            self.model, output_path=None if output_path is None else str(output_path), epoch=epoch, steps=steps
+        )
         if self.options.callback is not None:
             self.options.callback(score, epoch, steps)
         if score > self.best_score:
@@ -168,9 +172,7 @@ class Evaluation:
                 self.model.save(output_path)
 
 
-def unzip_examples(
-    examples: Sequence[Any], num_labels: int, place: str
-) -> tuple[list[str], list[str], torch.Tensor]:
+def unzip_examples(examples: Sequence[Any], num_labels: int, place: str) -> tuple[list[str], list[str], torch.Tensor]:
     """Splits a batch into first texts, second texts and labels `[batch_size]`: float32 for one label, else int64.
 
     Raises:
@@ -203,7 +205,9 @@ def default_loss(num_labels: int) -> nn.Module:
 
 def make_optimizer(module: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
     """The optimizer, with weight decay on everything but biases and LayerNorm."""
-    norms = {id(parameter) for part in module.modules() if isinstance(part, nn.LayerNorm) for parameter in part.parameters()}
+    norms = {
+        id(parameter) for part in module.modules() if isinstance(part, nn.LayerNorm) for parameter in part.parameters()
+    }
     decayed, others = [], []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:

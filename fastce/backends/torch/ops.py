@@ -1,6 +1,6 @@
 """The mathematics, once, in plain PyTorch: what every kernel is tested against and what runs anywhere.
 
-All of it is differentiable and follows the dtype of its inputs, float64 included. Tokens lie end to end: `[total_tokens, ...]`.
+All of it is differentiable and follows the dtype of its inputs, float64 included. Tokens lie end to end.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ def varlen_attention(
         count = sum(1 for _ in run)
         query_end = query_start + count * query_length
         key_end = key_start + count * key_length
-        q = query[query_start:query_end].unflatten(0, (count, query_length)).transpose(1, 2)  # [count, heads, length, dim]
+        q = (
+            query[query_start:query_end].unflatten(0, (count, query_length)).transpose(1, 2)
+        )  # [count, heads, length, dim]
         k = key[key_start:key_end].unflatten(0, (count, key_length)).transpose(1, 2)
         v = value[key_start:key_end].unflatten(0, (count, key_length)).transpose(1, 2)
         context = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)

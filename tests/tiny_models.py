@@ -1,0 +1,178 @@
+"""Tiny random models of every family, made in code: uneven sizes, weights large enough that faults show."""
+
+from __future__ import annotations
+
+import re
+import string
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    AlbertConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    CamembertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
+
+SENTENCES = [
+    "A man is playing a guitar on the old stage.",
+    "The orchestra tunes its strings before the evening concert begins.",
+    "Bread needs flour, water, salt and a little patience.",
+    "How long does it take to bake bread?",
+    "Ships crossed the narrow strait at dawn, one after another!",
+    "Where can I learn to play an instrument?",
+    "yes",
+    "The recipe says: mix everything, then wait (at least 12 hours).",
+    "Trains to the coast leave every 30 minutes.",
+    "",
+    "Is there a train to the sea?",
+    "naïve café über straße 東京 😀",
+]
+PAIRS = [(first, second) for first in SENTENCES for second in SENTENCES]
+
+VOCABULARY_SIZE = 300
+BERT_SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY_SIZE,
+    "hidden_size": 60,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 70,
+    "max_position_embeddings": 64,
+}
+ROBERTA_SIZES = BERT_SIZES | {
+    "max_position_embeddings": 66,
+    "type_vocab_size": 1,
+    "bos_token_id": 0,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+}
+DISTILBERT_SIZES = {
+    "vocab_size": VOCABULARY_SIZE,
+    "dim": 60,
+    "n_layers": 2,
+    "n_heads": 3,
+    "hidden_dim": 70,
+    "max_position_embeddings": 64,
+}
+CONFIGS: dict[str, tuple[type, dict[str, Any]]] = {
+    "bert": (BertConfig, BERT_SIZES),
+    "roberta": (RobertaConfig, ROBERTA_SIZES),
+    "xlm-roberta": (XLMRobertaConfig, ROBERTA_SIZES),
+    "camembert": (CamembertConfig, ROBERTA_SIZES),
+    "distilbert": (DistilBertConfig, DISTILBERT_SIZES),
+    "electra": (ElectraConfig, BERT_SIZES | {"embedding_size": 36}),
+}
+UNKNOWN_FAMILY: dict[str, tuple[type, dict[str, Any]]] = {
+    "albert": (AlbertConfig, BERT_SIZES | {"embedding_size": 36, "pad_token_id": 0}),
+}
+
+
+def save_tiny_model(directory: Path, family: str, *, seed: int = 0, **changes: Any) -> str:
+    """Writes a model and its tokenizer as transformers does, and returns the directory."""
+    make_tiny_model(family, seed=seed, **changes).save_pretrained(directory)
+    make_tokenizer(family).save_pretrained(directory)
+    return str(directory)
+
+
+def make_tiny_model(family: str, *, seed: int = 0, **changes: Any) -> Any:
+    """A random sequence-classification module in evaluation mode."""
+    kind, sizes = (CONFIGS | UNKNOWN_FAMILY)[family]
+    config = kind(**({"num_labels": 1} | sizes | changes))
+    module = AutoModelForSequenceClassification.from_config(config)
+    generator = torch.Generator().manual_seed(seed + zlib.crc32(family.encode()))
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim == 2:
+                parameter.copy_(noise * (1.5 / parameter.shape[1] ** 0.5))
+            else:
+                is_norm_weight = "norm" in name.lower() and name.endswith("weight")
+                parameter.copy_(0.2 * noise + float(is_norm_weight))
+    return module.eval()
+
+
+def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
+    """A small WordPiece tokenizer for BERT's relatives, a small byte-level BPE for RoBERTa's."""
+    return make_byte_bpe() if "roberta" in family or family == "camembert" else make_wordpiece()
+
+
+def make_wordpiece() -> PreTrainedTokenizerFast:
+    """Every word of the sentences, and every letter for the others; made without training, which breaks ties by chance."""
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = {word for sentence in SENTENCES for word in re.findall(r"\w+|[^\w\s]", sentence.lower()) if word.isascii()}
+    letters = string.ascii_lowercase + string.digits
+    pieces = [*names, *sorted(words | set(letters)), *(f"##{letter}" for letter in letters)]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", names.index("[CLS]")), ("[SEP]", names.index("[SEP]"))],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def make_byte_bpe() -> PreTrainedTokenizerFast:
+    """All bytes and a few merges."""
+    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    merges = [
+        ("t", "h"),
+        ("th", "e"),
+        ("Ġ", "the"),
+        ("i", "n"),
+        ("in", "g"),
+        ("a", "n"),
+        ("Ġ", "a"),
+        ("r", "e"),
+        ("o", "n"),
+    ]
+    pieces = [*names, *sorted(pre_tokenizers.ByteLevel.alphabet()), *(left + right for left, right in merges)]
+    tokenizer = Tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+@torch.inference_mode()
+def transformers_logits(module: Any, tokenizer: Any, pairs: list[tuple[str, str]], max_length: int) -> torch.Tensor:
+    """What transformers computes, padded, float32 `[num_pairs, num_labels]`."""
+    encoded = tokenizer(
+        [first for first, _ in pairs],
+        [second for _, second in pairs],
+        padding=True,
+        truncation=True,
+        max_length=max_length,
+        return_tensors="pt",
+    )
+    logits: torch.Tensor = module.eval()(**encoded).logits
+    return logits
