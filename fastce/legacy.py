@@ -39,7 +39,7 @@ def constructor_arguments(function: Callable[P, R]) -> Callable[P, R]:
         if len(args) > 1 + len(order):
             raise TypeError(f"CrossEncoder takes at most {1 + len(order)} positional arguments, got {len(args)}")
         for name, value in zip(order, args[1:], strict=False):
-            deprecated(f"CrossEncoder: pass {name} by name", stacklevel=3)
+            deprecated(f"CrossEncoder: pass {name} by name", stacklevel=2)
             if name in kwargs:
                 raise TypeError(f"CrossEncoder: got {name} twice")
             kwargs[name] = value
@@ -72,7 +72,7 @@ def method_arguments(
             for name in without_effect:
                 if name in kwargs:
                     del kwargs[name]
-                    deprecated(f"{function.__name__}: {name} has no effect", stacklevel=3)
+                    deprecated(f"{function.__name__}: {name} has no effect", stacklevel=2)
             return function(*args, **rename(kwargs, names, function.__name__))  # type: ignore[arg-type]
 
         return cast(Callable[P, R], wrapper)
@@ -90,7 +90,7 @@ def rename(kwargs: dict[str, Any], names: dict[str, str], where: str) -> dict[st
     for name, value in kwargs.items():
         current = names.get(name, name)
         if current != name:
-            deprecated(f"{where}: {name} is now called {current}", stacklevel=4)
+            deprecated(f"{where}: {name} is now called {current}", stacklevel=3)
         if current in renamed:
             raise TypeError(f"{where}: got {current} twice, once as an older name")
         renamed[current] = value

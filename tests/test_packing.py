@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import PAIRS, make_byte_bpe
 from transformers.models.roberta.modeling_roberta import RobertaEmbeddings
-
-import torch
 
 from fastce.packing import length_ordered_batches, pack, position_ids
 from fastce.spec import PositionScheme
@@ -30,7 +31,7 @@ def test_batches_cover_each_pair_once_within_the_limits(lengths: np.ndarray, max
 @given(lengths=LENGTHS, max_pairs=st.integers(1, 40), budget=st.integers(1, 2000))
 def test_no_batch_could_have_taken_the_next_pair(lengths: np.ndarray, max_pairs: int, budget: int) -> None:
     batches = list(length_ordered_batches(lengths, max_pairs, budget))
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in pairwise(batches):
         assert len(batch) == max_pairs or lengths[batch].sum() + lengths[following[0]] > budget
 
 

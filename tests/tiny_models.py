@@ -105,7 +105,7 @@ def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
 
 
 def make_wordpiece() -> PreTrainedTokenizerFast:
-    """Every word of the sentences, and every letter for the others; made without training, which breaks ties by chance."""
+    """Every word of the sentences, and all letters; made without training, which breaks ties by chance."""
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     words = {word for sentence in SENTENCES for word in re.findall(r"\w+|[^\w\s]", sentence.lower()) if word.isascii()}
     letters = string.ascii_lowercase + string.digits

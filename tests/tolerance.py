@@ -5,20 +5,23 @@ from __future__ import annotations
 import torch
 
 LOGITS = 1e-5
-"""Logits in float32 against transformers, times max(1, |logit|): both round each of some hundred dependent sums to 2^-24
-relative, in another order. The promise that the README makes."""
+"""Logits in float32 against transformers, times max(1, |logit|): both round some hundred dependent sums to
+2^-24, in another order. The promise that the README makes."""
 
 SAME_PAIR = 1e-6
-"""Scores of one pair in different batches: the matrix products may block differently, the rounding of one dot product."""
+"""Scores of one pair in different batches: the matrix products may be blocked differently, which is the
+rounding of one dot product."""
 
 GRADIENT = 1e-4
-"""Gradients against transformers, relative to the largest of a parameter: the logits' error, amplified going backwards."""
+"""Gradients against transformers, relative to the largest of a parameter: the logits' error,
+amplified going backwards."""
 
 TRAINED_WEIGHTS = 1e-5
 """Weights after ten steps against a transformers loop, with SGD, whose steps are proportional to the gradients."""
 
 BF16_LOGITS = 0.1
-"""Logits of the two-layer models in bfloat16, times max(1, |logit|): 2^-8 relative for each of some ten roundings in a row."""
+"""Logits of the two-layer models in bfloat16, times max(1, |logit|): some ten roundings in a row,
+2^-8 each."""
 
 
 def close_to(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,8 @@ def load_config(source: Source, config_kwargs: Mapping[str, Any]) -> tuple[Any, 
         try:
             config = AutoConfig.from_pretrained(candidate, **{**source.options, **config_kwargs})
         except OSError as error:
+            if isinstance(error.__context__, JSONDecodeError):
+                raise ValueError(f"{candidate}: config.json is not valid JSON ({error.__context__})") from error
             failure = error
         else:
             return config, Source(candidate, source.options)
@@ -136,30 +140,39 @@ def load_module(source: Source, config: Any, model_kwargs: Mapping[str, Any]) ->
     options.pop("torch_dtype", None)
     if not options.get("weights_only", True):
         raise ValueError("model_kwargs: weights_only=False would run code from a pickle; fastce never does")
+    # Wrong shapes are reported below, with everything else that does not fit.
+    shapes_may_differ = options.pop("ignore_mismatched_sizes", False)
     try:
         module, report = AutoModelForSequenceClassification.from_pretrained(
-            source.name, config=config, output_loading_info=True, **options
+            source.name, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     except SafetensorError as error:
         raise ValueError(f"{source.name}: model.safetensors is corrupt or truncated ({error})") from error
-    except EOFError as error:
-        raise ValueError(f"{source.name}: the weights file is truncated") from error
-    check_weight_names(source.name, config.model_type, report)
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(f"{source.name}: pytorch_model.bin is broken or holds more than weights ({error})") from error
+    except OSError as error:
+        raise FileNotFoundError(str(error)) from error
+    check_weights_fit(source.name, config.model_type, report, shapes_may_differ)
     check_finite(source.name, module)
     return module.eval()
 
 
-def check_weight_names(name: str, model_type: str, report: Mapping[str, Any]) -> None:
-    """Raises ValueError with every weight that a described family's checkpoint lacks or has in excess.
+def check_weights_fit(name: str, model_type: str, report: Mapping[str, Any], shapes_may_differ: bool) -> None:
+    """Raises ValueError with every weight that a checkpoint lacks, has in excess or has in another shape.
 
     A head may be missing (transformers has made a fresh one and said so); weights of other tasks' heads may be left.
     """
+    found: dict[str, list[str]] = {}
     family = FAMILIES.get(model_type)
-    if family is None:
-        return
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith(family.fresh))
-    unused = sorted(key for key in report["unexpected_keys"] if not key.startswith(family.unused))
-    faults = [f"{what}: {', '.join(keys)}" for what, keys in (("missing", missing), ("unused", unused)) if keys]
+    if family is not None:  # of other families nobody knows which weights may be missing
+        found["missing"] = sorted(key for key in report["missing_keys"] if not key.startswith(family.fresh))
+        found["unused"] = sorted(key for key in report["unexpected_keys"] if not key.startswith(family.unused))
+    if not shapes_may_differ:
+        found["wrong shape"] = [
+            f"{key} is {list(stored)}, not {list(expected)}"
+            for key, stored, expected in sorted(report["mismatched_keys"])
+        ]
+    faults = [f"{what}: {'; '.join(keys)}" for what, keys in found.items() if keys]
     if faults:
         raise ValueError(f"{name}: the weights do not fit the config. " + ". ".join(faults))
 

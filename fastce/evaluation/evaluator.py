@@ -1,0 +1,192 @@
+"""What all evaluators share: asking the model, logging the results, keeping them in a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastce.inputs import check_pair, describe
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from fastce.training.input_example import InputExample
+
+logger = logging.getLogger(__name__)
+
+NUMBER_KINDS = "biuf"
+"""What NumPy calls the kinds of dtype that hold booleans, integers and floats."""
+
+
+class Evaluator(ABC):
+    """Measures a model.
+
+    Args:
+        name: What the data is called, for the log and the name of the CSV file.
+        write_csv: Whether to keep the results in a CSV file.
+
+    Attributes:
+        csv_file: The name of the CSV file.
+        main_result: The result that a call returns.
+    """
+
+    main_result: str
+
+    def __init__(self, name: str, write_csv: bool):
+        self.name = name
+        self.write_csv = write_csv
+        self.csv_file = f"{type(self).__name__}{'_' + name if name else ''}_results.csv"
+
+    def __call__(
+        self, model: Any, output_path: str | os.PathLike[str] | None = None, epoch: int = -1, steps: int = -1
+    ) -> float:
+        """Measures a model, logs the results, and appends them to the CSV file.
+
+        Args:
+            model: A CrossEncoder, or anything with its `predict(pairs, convert_to_numpy=, show_progress_bar=)`.
+            output_path: The directory of the CSV file; made if missing. None writes no file.
+            epoch: The epoch of training; -1 outside training.
+            steps: Steps within the epoch; -1 at its end.
+
+        Returns:
+            The main result, higher for a better model.
+
+        Raises:
+            ValueError: The model's scores have the wrong shape or are not finite.
+        """
+        results = self.evaluate(model)
+        logger.info(
+            "%s: %s",
+            " ".join(filter(None, (type(self).__name__, self.name, describe_progress(epoch, steps)))),
+            ", ".join(f"{column} {value:.4f}" for column, value in results.items()),
+        )
+        if output_path is not None and self.write_csv:
+            append_row(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **results})
+        return results[self.main_result]
+
+    @abstractmethod
+    def evaluate(self, model: Any) -> dict[str, float]:
+        """The results by CSV column, in the order of the columns."""
+
+
+class PairEvaluator(Evaluator):
+    """Measures a model on pairs of texts, each with the label or score it should get.
+
+    Args:
+        sentence_pairs: Pairs of texts.
+        gold: The number that belongs to each pair.
+        name: What the data is called, for the log and the name of the CSV file.
+        write_csv: Whether to keep the results in a CSV file.
+        gold_name: What the caller knows `gold` as, for error messages.
+
+    Raises:
+        TypeError: A pair is no pair of texts, or a label no number; the message says where.
+        ValueError: There are no pairs, or the labels are too few, too many or not finite; the message says where.
+    """
+
+    def __init__(
+        self,
+        sentence_pairs: Iterable[Any],
+        gold: Iterable[Any],
+        name: str,
+        write_csv: bool,
+        gold_name: str = "labels",
+    ):
+        super().__init__(name, write_csv)
+        self.sentence_pairs = list(sentence_pairs)
+        self.gold = check_numbers(gold, gold_name)  # [num_pairs]
+        if not self.sentence_pairs:
+            raise ValueError("sentence_pairs: expected at least one pair, got none")
+        if len(self.gold) != len(self.sentence_pairs):
+            raise ValueError(f"{gold_name}: expected {len(self.sentence_pairs)}, one per pair, got {len(self.gold)}")
+        for index, pair in enumerate(self.sentence_pairs):
+            check_pair(pair, f"sentence_pairs[{index}]")
+
+    @classmethod
+    def from_input_examples(cls, examples: Iterable[InputExample], **kwargs: Any) -> Self:
+        """Makes an evaluator of examples with two texts and a label each.
+
+        Args:
+            examples: The examples.
+            **kwargs: The other arguments of the constructor.
+        """
+        kept = list(examples)
+        return cls([example.texts for example in kept], [example.label for example in kept], **kwargs)
+
+
+def predicted_scores(
+    model: Any, pairs: list[Any], dimensions: Collection[int], *, show_progress_bar: bool | None = False, **options: Any
+) -> NDArray[Any]:
+    """Asks a model for scores.
+
+    Args:
+        model: Anything with the `predict` of a CrossEncoder.
+        pairs: Pairs of texts.
+        dimensions: How many dimensions the scores may have: 1 for one score per pair, 2 for one per pair and label.
+        show_progress_bar: Passed to `predict`.
+        **options: More arguments for `predict`.
+
+    Returns:
+        `[num_pairs]` or `[num_pairs, num_labels]`.
+
+    Raises:
+        ValueError: The scores have another shape or are not finite.
+    """
+    scores = np.asarray(model.predict(pairs, convert_to_numpy=True, show_progress_bar=show_progress_bar, **options))
+    if scores.ndim not in dimensions or len(scores) != len(pairs):
+        shapes = {1: f"[{len(pairs)}]", 2: f"[{len(pairs)}, num_labels]"}
+        expected = " or ".join(shapes[dimension] for dimension in sorted(dimensions))
+        raise ValueError(f"predict: expected scores of shape {expected}, got {list(scores.shape)}")
+    check_finite(scores, "predict")
+    return scores
+
+
+def check_numbers(values: Iterable[Any], place: str) -> NDArray[Any]:
+    """Turns numbers into an array, `[num_values]`.
+
+    Raises:
+        TypeError: Something is no number.
+        ValueError: Something is not finite, or is itself a list of numbers; the message says where.
+    """
+    found = list(values)
+    array = np.asarray(found)
+    if array.dtype.kind not in NUMBER_KINDS:
+        index = next(index for index, value in enumerate(found) if np.asarray(value).dtype.kind not in NUMBER_KINDS)
+        raise TypeError(f"{place}[{index}]: expected a number, got {describe(found[index])}")
+    if array.ndim != 1:
+        raise ValueError(f"{place}: expected a list of numbers, got one of shape {list(array.shape)}")
+    check_finite(array, place)
+    return array
+
+
+def check_finite(array: NDArray[Any], place: str) -> None:
+    """Raises ValueError for infinities and NaN, and says where the first one is."""
+    positions = np.argwhere(~np.isfinite(array))
+    if len(positions):
+        position = tuple(positions[0].tolist())
+        raise ValueError(f"{place}{list(position)}: expected a finite number, got {array[position]}")
+
+
+def describe_progress(epoch: int, steps: int) -> str:
+    """When in training something was measured, for the log."""
+    if epoch == -1:
+        return ""
+    return f"after epoch {epoch}" if steps == -1 else f"in epoch {epoch} after {steps} steps"
+
+
+def append_row(file: Path, row: Mapping[str, float]) -> None:
+    """Appends a row to a CSV file, below a header if the row is the first."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        if stream.tell() == 0:
+            writer.writerow(row.keys())
+        writer.writerow(row.values())

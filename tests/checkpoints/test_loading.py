@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import CONFIGS, PAIRS, make_tokenizer
+from tolerance import SAME_PAIR
+from torch import nn
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+
+from fastce import CrossEncoder
+
+Tiny = Callable[..., str]
+
+
+@pytest.fixture
+def directory(tiny: Tiny, tmp_path: Path) -> Path:
+    """A saved BERT to spoil."""
+    return Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
+
+
+def change_weights(directory: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    weights = load_file(directory / "model.safetensors")
+    change(weights)
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def change_json(file: Path, **changes: Any) -> None:
+    content = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(content | changes))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("kind", [AutoModel, AutoModelForMaskedLM])
+def test_a_base_model_gets_a_fresh_head(tmp_path: Path, family: str, kind: Any) -> None:
+    config, sizes = CONFIGS[family]
+    base = kind.from_config(config(**sizes))
+    base.save_pretrained(tmp_path)
+    make_tokenizer(family).save_pretrained(tmp_path)
+    model = CrossEncoder(tmp_path)
+    assert model.num_labels == 1
+    assert isinstance(model.activation_fn, nn.Sigmoid)
+    assert CrossEncoder(tmp_path, num_labels=3).predict(PAIRS[:2]).shape == (2, 3)
+    inner = getattr(base, base.base_model_prefix, base)
+    for name, parameter in inner.embeddings.named_parameters():
+        loaded = getattr(model.model, base.base_model_prefix).embeddings.get_parameter(name)
+        assert torch.equal(loaded, parameter)
+
+
+def test_the_fresh_head_is_announced(minilm: str, caplog: pytest.LogCaptureFixture) -> None:
+    library = logging.getLogger("transformers")
+    library.addHandler(caplog.handler)
+    before = library.level
+    library.setLevel(logging.WARNING)
+    try:
+        CrossEncoder(minilm)
+    finally:
+        library.setLevel(before)
+        library.removeHandler(caplog.handler)
+    assert "classifier.weight" in caplog.text
+
+
+def test_all_missing_and_unused_weights_are_in_one_error(directory: Path) -> None:
+    def change(weights: dict[str, torch.Tensor]) -> None:
+        del weights["bert.encoder.layer.1.output.dense.bias"]
+        del weights["bert.embeddings.LayerNorm.weight"]
+        weights["bert.encoder.layer.2.output.dense.bias"] = torch.zeros(60)
+        weights["surprise"] = torch.zeros(1)
+
+    change_weights(directory, change)
+    with pytest.raises(ValueError, match="the weights do not fit the config") as caught:
+        CrossEncoder(directory)
+    message = str(caught.value)
+    assert "missing: bert.embeddings.LayerNorm.weight; bert.encoder.layer.1.output.dense.bias" in message
+    assert "unused: bert.encoder.layer.2.output.dense.bias; surprise" in message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_broken_numbers_are_named(directory: Path, value: float) -> None:
+    change_weights(directory, lambda weights: weights["bert.encoder.layer.1.output.dense.weight"][3].fill_(value))
+    with pytest.raises(ValueError, match=r"NaN or infinity in bert\.encoder\.layer\.1\.output\.dense\.weight"):
+        CrossEncoder(directory)
+
+
+def test_a_directory_without_config(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no config\.json in it; expected a model's directory or a Hub id"):
+        CrossEncoder(tmp_path)
+
+
+def test_a_file_is_no_directory(directory: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="it is a file, not a directory"):
+        CrossEncoder(directory / "config.json")
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "./no/such/folder"])
+def test_an_unknown_name(name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"{name}: no directory here, and no model of that name on the Hub"):
+        CrossEncoder(name, local_files_only=True)
+
+
+@pytest.mark.parametrize("kept", [0, 7, 500, -100])
+def test_truncated_weights(directory: Path, kept: int) -> None:
+    file = directory / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"model\.safetensors is corrupt or truncated"):
+        CrossEncoder(directory)
+
+
+def test_a_config_that_is_no_json(directory: Path) -> None:
+    (directory / "config.json").write_text("{broken")
+    with pytest.raises(ValueError, match=r"config\.json"):
+        CrossEncoder(directory)
+
+
+def test_no_weights_at_all(directory: Path) -> None:
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="no file named model"):
+        CrossEncoder(directory)
+
+
+def test_another_number_of_labels_than_the_head_has(directory: Path) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"wrong shape: classifier\.bias is \[1\], not \[4\]; classifier\.weight is \[1, 60\], not \[4, 60\]",
+    ):
+        CrossEncoder(directory, num_labels=4)
+    with pytest.raises(ValueError, match="num_labels: expected a positive whole number, got 0"):
+        CrossEncoder(directory, num_labels=0)
+
+
+def test_pickled_weights_are_read_without_running_code(directory: Path) -> None:
+    expected = CrossEncoder(directory).predict(PAIRS[:5])
+    weights = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    torch.save(weights, directory / "pytorch_model.bin")
+    assert np.abs(CrossEncoder(directory).predict(PAIRS[:5]) - expected).max() <= SAME_PAIR
+
+
+class Payload:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (exec, ("raise SystemExit('code from a pickle ran')",))
+
+
+def test_a_pickle_with_code_is_refused(directory: Path) -> None:
+    (directory / "model.safetensors").unlink()
+    torch.save({"bert.pooler.dense.bias": Payload()}, directory / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin"):
+        CrossEncoder(directory)
+    with pytest.raises(ValueError, match="weights_only=False would run code from a pickle"):
+        CrossEncoder(directory, model_kwargs={"weights_only": False})
+
+
+def test_safetensors_come_before_pickles(directory: Path) -> None:
+    torch.save({"bert.pooler.dense.bias": Payload()}, directory / "pytorch_model.bin")
+    CrossEncoder(directory)
+
+
+def test_checkpoints_in_half_precision_are_computed_in_float32(directory: Path) -> None:
+    module = AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float16)
+    module.save_pretrained(directory)
+    model = CrossEncoder(directory)
+    assert model.precision == "fp32"
+    assert {parameter.dtype for parameter in model.model.parameters()} == {torch.float32}
+
+
+SIGMOID, TANH, RELU = (f"torch.nn.modules.activation.{name}" for name in ("Sigmoid", "Tanh", "ReLU"))
+
+
+def test_activation_functions_are_read_from_all_places_in_order(directory: Path) -> None:
+    assert isinstance(CrossEncoder(directory).activation_fn, nn.Sigmoid)
+    config, metadata = directory / "config.json", directory / "config_sentence_transformers.json"
+    change_json(config, sbert_ce_default_activation_function=RELU)
+    assert isinstance(CrossEncoder(directory).activation_fn, nn.ReLU)
+    change_json(config, sentence_transformers={"activation_fn": TANH})
+    assert isinstance(CrossEncoder(directory).activation_fn, nn.Tanh)
+    change_json(metadata, model_type="CrossEncoder", activation_fn=SIGMOID)
+    assert isinstance(CrossEncoder(directory).activation_fn, nn.Sigmoid)
+    assert isinstance(CrossEncoder(directory, activation_fn=nn.Identity()).activation_fn, nn.Identity)
+
+
+def test_several_labels_default_to_logits(tiny: Tiny) -> None:
+    assert isinstance(CrossEncoder(tiny("bert", num_labels=3)).activation_fn, nn.Identity)
+
+
+def test_activation_functions_are_never_imported(directory: Path) -> None:
+    change_json(directory / "config.json", sbert_ce_default_activation_function="os.system")
+    with pytest.raises(ValueError, match=r"activation function 'os\.system', which is not one of"):
+        CrossEncoder(directory)
+    assert CrossEncoder(directory, activation_fn=nn.Identity()).num_labels == 1
+
+
+def test_models_whose_trained_head_would_be_lost_are_refused(directory: Path) -> None:
+    metadata = {"model_type": "CrossEncoder"}
+    change_json(directory / "config_sentence_transformers.json", **metadata)
+    (directory / "modules.json").write_text(json.dumps([{"idx": 0}, {"idx": 1}]))
+    with pytest.raises(ValueError, match="a chain of sentence-transformers modules"):
+        CrossEncoder(directory)
+    (directory / "modules.json").unlink()
+    change_json(directory / "config.json", architectures=["Qwen3ForCausalLM"])
+    with pytest.raises(ValueError, match="Qwen3ForCausalLM scores pairs through its language-model head"):
+        CrossEncoder(directory)
