@@ -370,8 +370,9 @@ class CrossEncoder:
 
     def encoder(self, *, training: bool = False) -> Encoder:
         """The network on the backend that scores, or on the one that trains."""
-        backend, precision = ("auto", "fp32") if training else (self.backend, self.precision)
-        return self._encoders.get(self.model, backend, precision, self.device, training=training)
+        if training:
+            return self._encoders.get(self.model, "auto", "fp32", self.device, training=True)
+        return self._encoders.get(self.model, self.backend, self.precision, self.device, training=False)
 
     def tokenize(self, first: list[str], second: list[str]) -> TokenizedPairs:
         """Tokenises pairs of texts, truncated to `max_length`."""

@@ -51,7 +51,7 @@ def constructor_arguments(function: Callable[P, R]) -> Callable[P, R]:
             )
             if dropout is not None:
                 kwargs["config_kwargs"] = {**(kwargs.get("config_kwargs") or {}), "classifier_dropout": dropout}
-        return function(self, *args[:1], **kwargs)  # type: ignore[arg-type]
+        return function(self, *args[:1], **kwargs)
 
     return cast(Callable[P, R], wrapper)
 
@@ -73,7 +73,7 @@ def method_arguments(
                 if name in kwargs:
                     del kwargs[name]
                     deprecated(f"{function.__name__}: {name} has no effect", stacklevel=2)
-            return function(*args, **rename(kwargs, names, function.__name__))  # type: ignore[arg-type]
+            return function(*args, **rename(kwargs, names, function.__name__))
 
         return cast(Callable[P, R], wrapper)
 

@@ -34,6 +34,15 @@ def default_num_threads() -> int | None:
     return check_positive(int(text), "FASTCE_NUM_THREADS")
 
 
+def cpu_features() -> list[str] | None:
+    """Instruction-set extensions of this processor that the C++ module knows; None where the module was not built."""
+    try:
+        from fastce import _core
+    except ImportError:
+        return None
+    return _core.cpu_features()
+
+
 @contextmanager
 def torch_threads(number: int | None) -> Iterator[None]:
     """Sets torch's number of threads for a while; None leaves it alone."""
@@ -48,12 +57,12 @@ def torch_threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def progress_bar(show: bool | None, *, total: int, description: str, unit: str) -> Any:
+def progress_bar(show: bool | None, *, total: int | None, description: str, unit: str) -> Any:
     """A tqdm bar on stderr, to be used in a `with` statement.
 
     Args:
         show: Whether to show it; None shows it where fastce's logger is at INFO or below.
-        total: Units of work.
+        total: Units of work; None where nobody knows.
         description: What is being done.
         unit: What is counted.
     """

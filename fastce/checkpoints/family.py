@@ -137,7 +137,8 @@ def hidden_activation(name: object) -> Activation:
 
 def reject_unsupported(config: Any) -> None:
     """Raises ValueError for config fields that change the network in ways no spec describes."""
-    for field, expected in (("position_embedding_type", "absolute"), ("is_decoder", False), ("pruned_heads", {})):
+    plain: dict[str, object] = {"position_embedding_type": "absolute", "is_decoder": False, "pruned_heads": {}}
+    for field, expected in plain.items():
         value = getattr(config, field, expected)
         if value != expected and value is not None:
             raise ValueError(f"{field}={value!r} in the config; only {expected!r} is described")

@@ -208,7 +208,8 @@ def make_optimizer(module: nn.Module, options: FitOptions) -> torch.optim.Optimi
     norms = {
         id(parameter) for part in module.modules() if isinstance(part, nn.LayerNorm) for parameter in part.parameters()
     }
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             (others if name.endswith("bias") or id(parameter) in norms else decayed).append(parameter)

@@ -80,7 +80,7 @@ def test_gradients_equal_transformers(tiny: Tiny, family: str, num_labels: int) 
     for name, parameter in reference.named_parameters():
         assert ours[name].grad is not None, name
         # The bias of the keys cancels in the softmax: its gradient is rounding noise on both sides.
-        largest = parameter.grad.abs().max().clamp(min=1e-4)
+        largest = parameter.grad.abs().max().clamp(min=1e-3)
         assert (ours[name].grad - parameter.grad).abs().max() <= GRADIENT * largest, name
 
 
@@ -111,7 +111,7 @@ def test_ten_steps_follow_a_transformers_loop(tiny: Tiny, family: str, num_label
     for name, expected in reference.state_dict().items():
         moved = max(moved, float((expected - before[name]).abs().max()))
         assert (model.model.state_dict()[name] - expected).abs().max() <= TRAINED_WEIGHTS, name
-    assert moved > 1e-2, "a loop that learns nothing tests nothing"
+    assert moved > 100 * TRAINED_WEIGHTS, "a loop that learns nothing tests nothing"
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "albert"])

@@ -38,5 +38,5 @@ def test_every_schedule_is_tested() -> None:
 
 
 def test_an_unknown_schedule() -> None:
-    with pytest.raises(ValueError, match="scheduler: expected one of constantlr, .*, got 'linear'"):
+    with pytest.raises(ValueError, match=r"scheduler: expected one of constantlr, .*, got 'linear'"):
         get_scheduler("linear", torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), 3, 12)

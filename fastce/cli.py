@@ -1,0 +1,140 @@
+"""The command line: `fastce score`, `fastce rank`, `fastce info`. Torch is imported only when a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+import fastce
+
+if TYPE_CHECKING:
+    from fastce.spec import Precision
+
+app = typer.Typer(
+    name="fastce",
+    help="Score pairs of texts with cross-encoders.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ModelOption = Annotated[str, typer.Option("--model", help="A model's directory or Hub id.")]
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, help="Pairs per batch at most.")]
+MaxLengthOption = Annotated[int | None, typer.Option("--max-length", min=1, help="Tokens of a pair at most.")]
+BackendOption = Annotated[str, typer.Option("--backend", help="A backend's name, or auto.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="fp32, bf16, fp16 or int8.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all by default.")]
+
+
+@app.command()
+def score(
+    model: ModelOption,
+    source: Annotated[str, typer.Option("--in", help="Pairs: a .jsonl, .csv or .tsv file, or - for JSON lines.")],
+    target: Annotated[str, typer.Option("--out", help="Scores: a .jsonl file, or - for standard output.")] = "-",
+    batch_size: BatchSizeOption = 32,
+    max_length: MaxLengthOption = None,
+    backend: BackendOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+) -> None:
+    """Score pairs, streaming: one JSON line {"score": ...} for each pair, in order.
+
+    A JSON line is a list of two texts or an object. Objects, and the rows of CSV and TSV files with a header line, have
+    the pair under well-known names, such as query and document or sentence1 and sentence2, or have two fields only.
+    """
+    from fastce.streaming import score_stream
+
+    if source != "-" and not Path(source).is_file():
+        fail(f"--in: no file {source}")
+    encoder = load(model, max_length, backend, precision, threads)
+    try:
+        score_stream(encoder, source, target, batch_size)
+    except (ValueError, TypeError, OSError) as error:
+        fail(str(error))
+
+
+@app.command()
+def rank(
+    model: ModelOption,
+    query: Annotated[str, typer.Option("--query", help="The query.")],
+    documents: Annotated[
+        Path, typer.Option("--docs", exists=True, dir_okay=False, help="A text file, a document a line.")
+    ],
+    top: Annotated[int, typer.Option("--top", min=1, help="How many to print.")] = 10,
+    batch_size: BatchSizeOption = 32,
+    max_length: MaxLengthOption = None,
+    backend: BackendOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+) -> None:
+    """Rank the lines of a file by their score with a query."""
+    texts = [line for line in documents.read_text(encoding="utf-8").splitlines() if line.strip()]
+    encoder = load(model, max_length, backend, precision, threads)
+    try:
+        ranking = encoder.rank(
+            query,
+            texts,
+            top_k=top,
+            return_documents=True,
+            batch_size=batch_size,
+            show_progress_bar=len(texts) > batch_size,
+        )
+    except ValueError as error:
+        fail(str(error))
+    for result in ranking:
+        typer.echo(f"{result['score']:.6f}\t{result['text']}")
+
+
+@app.command()
+def info() -> None:
+    """Print the version, the processor's features, the backends with reasons against them, and the threads."""
+    import torch
+
+    from fastce.backends.base import available_backends
+    from fastce.settings import cpu_features, default_device, default_num_threads
+
+    typer.echo(f"fastce {fastce.__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}")
+    features = cpu_features()
+    typer.echo(f"C++ module: {'not built' if features is None else 'built'}")
+    typer.echo(f"CPU features: {', '.join(features or ['none known'])}")
+    device = default_device()
+    for precision in PRECISIONS:
+        for name, reasons in available_backends(precision=precision, device=str(device)).items():
+            typer.echo(f"backend {name}, {precision} on {device}: {'; '.join(reasons) or 'available'}")
+    typer.echo(f"threads: {default_num_threads() or torch.get_num_threads()}")
+
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8")
+
+
+def load(model: str, max_length: int | None, backend: str, precision: str, threads: int | None) -> fastce.CrossEncoder:
+    """Loads the model, quietly, or ends the program with what is wrong."""
+    import transformers
+
+    if precision not in PRECISIONS:
+        fail(f"--precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        return fastce.CrossEncoder(
+            model, max_length=max_length, backend=backend, precision=precision, num_threads=threads
+        )
+    except (ValueError, OSError) as error:
+        fail(str(error))
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the program with a message on standard error."""
+    typer.echo(f"fastce: {message}", err=True)
+    raise typer.Exit(1)
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

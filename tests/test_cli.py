@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import PAIRS, SENTENCES
+from typer.testing import CliRunner, Result
+
+import fastce
+from fastce import CrossEncoder
+from fastce.cli import app
+
+Tiny = Callable[..., str]
+READABLE = [pair for pair in PAIRS if all(pair)]  # a TSV line can't hold every text
+
+
+def invoke(*arguments: object, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+
+
+def scores_in(text: str) -> list[float]:
+    return [json.loads(line)["score"] for line in text.splitlines()]
+
+
+def write(file: Path, pairs: list[tuple[str, str]]) -> Path:
+    if file.suffix == ".jsonl":
+        lines = [json.dumps(pair) for pair in pairs]
+    else:
+        delimiter = {".csv": ",", ".tsv": "\t"}[file.suffix]
+        quote = '"' if file.suffix == ".csv" else ""
+        lines = ["id,sentence1,sentence2".replace(",", delimiter)]
+        lines += [delimiter.join(f"{quote}{field}{quote}" for field in ("7", *pair)) for pair in pairs]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv"])
+def test_score_writes_a_line_for_each_pair_in_order(tiny: Tiny, tmp_path: Path, suffix: str) -> None:
+    source, target = write(tmp_path / f"pairs{suffix}", READABLE), tmp_path / "scores.jsonl"
+    result = invoke("score", "--model", tiny("bert"), "--in", source, "--out", target)
+    assert result.exit_code == 0, result.output
+    expected = CrossEncoder(tiny("bert")).predict(READABLE)
+    assert np.allclose(scores_in(target.read_text()), expected, atol=1e-6)
+    assert "Scoring" in result.stderr
+
+
+def test_score_reads_standard_input_and_writes_standard_output(tiny: Tiny) -> None:
+    lines = "\n".join(
+        [
+            json.dumps(["a guitar", "a stage"]),
+            "",
+            json.dumps({"id": "d7", "query": "a guitar", "document": "a stage"}),
+            json.dumps({"left": "a guitar", "right": "a stage"}),
+        ]
+    )
+    result = invoke("score", "--model", tiny("bert"), "--in", "-", stdin=lines)
+    assert result.exit_code == 0, result.output
+    scores = scores_in(result.stdout)
+    assert len(scores) == 3
+    assert len(set(scores)) == 1
+
+
+def test_score_with_several_labels(tiny: Tiny) -> None:
+    result = invoke("score", "--model", tiny("bert", num_labels=3), "--in", "-", stdin='["a", "b"]\n')
+    assert len(json.loads(result.stdout)["scores"]) == 3
+
+
+def test_what_was_scored_before_a_bad_line_is_kept(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastce.streaming.PAIRS_PER_PIECE", 2)
+    source, target = tmp_path / "pairs.jsonl", tmp_path / "scores.jsonl"
+    source.write_text('["a", "b"]\n["a", "c"]\n["a"]\n["a", "d"]\n')
+    result = invoke("score", "--model", tiny("bert"), "--in", source, "--out", target)
+    assert result.exit_code == 1
+    assert "pairs.jsonl, line 3: expected 2 texts, got 1" in result.stderr
+    assert len(scores_in(target.read_text())) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{broken", "line 1: not valid JSON"),
+        ("3", "line 1: expected a list of two texts or an object, got int"),
+        ('["a", null]', "line 1[1]: expected str, got None"),
+        ('{"a": "b", "c": "d", "e": "f"}', "line 1: which two of the fields a, c, e? Known names are query/document"),
+    ],
+)
+def test_bad_lines_are_named(tiny: Tiny, line: str, message: str) -> None:
+    result = invoke("score", "--model", tiny("bert"), "--in", "-", stdin=line)
+    assert result.exit_code == 1
+    assert f"-, {message}" in result.stderr
+
+
+def test_bad_arguments(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "pairs.xlsx").write_text("")
+    for arguments, message in (
+        (("--in", tmp_path / "none.jsonl"), "--in: no file"),
+        (("--in", tmp_path / "pairs.xlsx"), "expected a file ending in .jsonl, .ndjson, .csv, .tsv"),
+        (("--in", "-", "--precision", "fp64"), "--precision: expected one of fp32, bf16, fp16, int8, got 'fp64'"),
+        (("--in", "-", "--backend", "onnx"), "backend: expected 'auto' or one of"),
+    ):
+        result = invoke("score", "--model", tiny("bert"), *arguments, stdin="")
+        assert result.exit_code == 1
+        assert message in result.stderr
+    result = invoke("score", "--model", tmp_path, "--in", "-", stdin="")
+    assert result.exit_code == 1
+    assert "no config.json in it" in result.stderr
+
+
+def test_rank_prints_the_best_lines(tiny: Tiny, tmp_path: Path) -> None:
+    documents = tmp_path / "documents.txt"
+    documents.write_text("\n".join([*SENTENCES, ""]), encoding="utf-8")
+    result = invoke("rank", "--model", tiny("bert"), "--query", "the train", "--docs", documents, "--top", "3")
+    assert result.exit_code == 0, result.output
+    texts = [sentence for sentence in SENTENCES if sentence]
+    expected = CrossEncoder(tiny("bert")).rank("the train", texts, top_k=3, return_documents=True)
+    lines = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [text for _, text in lines] == [entry["text"] for entry in expected]
+    assert [float(score) for score, _ in lines] == pytest.approx([entry["score"] for entry in expected], abs=1e-6)
+
+
+def test_info(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = invoke("info")
+    assert result.exit_code == 0
+    assert f"fastce {fastce.__version__}" in result.stdout
+    assert "backend torch, fp32 on" in result.stdout
+    assert "backend torch, int8 on cpu: it has no int8" in result.stdout
+    monkeypatch.setenv("FASTCE_NUM_THREADS", "7")
+    assert "threads: 7" in invoke("info").stdout
+
+
+def test_help_answers_in_half_a_second() -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        output = subprocess.run(
+            [sys.executable, "-m", "fastce.cli", "--help"], check=True, capture_output=True, text=True
+        )
+        seconds.append(time.perf_counter() - start)
+        assert {"score", "rank", "info"} <= set(output.stdout.split())
+    assert min(seconds) < 0.5
