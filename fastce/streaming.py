@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from fastce.inputs import check_pair
 from fastce.settings import progress_bar
@@ -72,8 +72,8 @@ def read_pairs(source: str) -> Iterator[tuple[str, str]]:
         raise ValueError(f"{source}: expected a file ending in {', '.join((*JSON_LINES, *DELIMITERS))}")
     with open_text(source, "r") as lines:
         if kind in DELIMITERS:
-            quoting = csv.QUOTE_NONE if kind == ".tsv" else csv.QUOTE_MINIMAL
-            rows = csv.DictReader(lines, delimiter=DELIMITERS[kind], quoting=quoting)
+            quoting: Literal[0, 3] = csv.QUOTE_NONE if kind == ".tsv" else csv.QUOTE_MINIMAL
+            rows: csv.DictReader[str] = csv.DictReader(lines, delimiter=DELIMITERS[kind], quoting=quoting)
             for row in rows:
                 place = f"{source}, line {rows.line_num}"
                 yield checked(choose_fields(row, place), place)
