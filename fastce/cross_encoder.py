@@ -10,17 +10,15 @@ from typing import Any
 import torch
 
 from fastce import legacy, scoring
-from fastce.backends.base import Encoder
-from fastce.backends.cache import EncoderCache
-from fastce.checkpoints.loading import Source, load_checkpoint, precision_from_dtype
+from fastce.checkpoints.loading import load_checkpoint, precision_from_dtype
 from fastce.checkpoints.metadata import Metadata
-from fastce.checkpoints.network import capped_length, position_scheme
+from fastce.checkpoints.network import capped_length
 from fastce.checkpoints.saving import push_checkpoint, save_checkpoint
+from fastce.checkpoints.source import Source
 from fastce.inputs import check_positive, check_text, check_texts, split_pairs
-from fastce.packing import length_ordered_batches, pack
-from fastce.settings import default_device, default_num_threads, progress_bar, torch_threads
+from fastce.pipeline import Pipeline
+from fastce.settings import default_device, default_num_threads
 from fastce.spec import Precision
-from fastce.tokenization import PairTokenizer, TokenizedPairs
 from fastce.training.fit import FitOptions, fit
 
 
@@ -53,11 +51,10 @@ class CrossEncoder:
         num_threads: CPU threads for scoring; None takes `FASTCE_NUM_THREADS`, else all.
 
     Attributes:
-        model: The Hugging Face module, with the float32 parameters.
-        tokenizer: Its tokenizer.
         activation_fn: Turns logits into scores.
-        backend: The backend asked for.
-        precision: The arithmetic of `predict`.
+        prompts: Prompt names to texts.
+        default_prompt_name: The prompt to use where none is asked for, or None.
+        pipeline: What computes the logits, with the backend, the precision and the number of threads.
 
     Raises:
         FileNotFoundError: There is no such model.
@@ -103,26 +100,21 @@ class CrossEncoder:
             processor_kwargs=processor_kwargs or {},
             config_kwargs=config_kwargs or {},
         )
+        num_threads = default_num_threads() if num_threads is None else check_positive(num_threads, "num_threads")
+        self.pipeline = Pipeline(checkpoint, backend, asked or precision, num_threads)
         stored = checkpoint.metadata
-        self.model: Any = checkpoint.module
-        self.tokenizer: Any = checkpoint.tokenizer
         self.prompts = dict(stored.prompts) | dict(prompts or {})
         self.default_prompt_name = default_prompt_name or stored.default_prompt_name
-        self.backend = backend
-        self.precision: Precision = asked or precision
-        self.num_threads = default_num_threads() if num_threads is None else check_positive(num_threads, "num_threads")
         if activation_fn is not None:
             self.activation_fn = activation_fn
         elif stored.activation_fn is not None:
             self.activation_fn = scoring.activation_from_name(stored.activation_fn)
         else:
             self.activation_fn = torch.nn.Sigmoid() if self.num_labels == 1 else torch.nn.Identity()
-        self._pair_tokenizer = PairTokenizer(self.tokenizer)
-        self._encoders = EncoderCache()
         self._max_length = 0
         self.max_length = self.tokenizer.model_max_length if max_length is None else max_length
         self.to(device or default_device())
-        self.encoder()  # a backend that can't run the model says so now
+        self.pipeline.built_encoder()  # broken weights, and a backend that can't run the model, say so now
 
     @legacy.method_arguments(legacy.PREDICT_NAMES, legacy.PREDICT_WITHOUT_EFFECT)
     def predict(
@@ -173,7 +165,9 @@ class CrossEncoder:
             self.to(device)
         if chosen_prompt:
             first = [chosen_prompt + text for text in first]
-        logits = self._logits(first, second, batch_size, show_progress_bar)
+        logits = self.pipeline.logits(
+            first, second, max_length=self.max_length, batch_size=batch_size, show_progress_bar=show_progress_bar
+        )
         scores = scoring.scores_from_logits(logits, activation_fn or self.activation_fn, apply_softmax)
         return scoring.convert(
             scores, convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor, single=single
@@ -322,9 +316,7 @@ class CrossEncoder:
         """
         save_checkpoint(path, self.model, self.tokenizer, self._metadata())
 
-    def save_pretrained(self, path: str | Path) -> None:
-        """The same as `save`."""
-        self.save(path)
+    save_pretrained = save
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Uploads the model, as `save` writes it, to the Hugging Face Hub.
@@ -340,18 +332,36 @@ class CrossEncoder:
 
     def to(self, device: str | torch.device) -> CrossEncoder:
         """Moves the model to a device, and returns it."""
-        self.model.to(device)
+        self.pipeline.checkpoint.to(torch.device(device))
         return self
+
+    @property
+    def model(self) -> Any:
+        """The Hugging Face module, with float32 parameters; made from the file when it is first asked for."""
+        return self.pipeline.checkpoint.module
+
+    @model.setter
+    def model(self, module: Any) -> None:
+        self.pipeline.checkpoint.module = module
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer."""
+        return self.pipeline.checkpoint.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self.pipeline.checkpoint.tokenizer = tokenizer
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return next(iter(self.model.parameters())).device
+        return self.pipeline.checkpoint.device
 
     @property
     def config(self) -> Any:
         """The Hugging Face config."""
-        return self.model.config
+        return self.pipeline.checkpoint.config
 
     @property
     def num_labels(self) -> int:
@@ -365,39 +375,8 @@ class CrossEncoder:
 
     @max_length.setter
     def max_length(self, value: int) -> None:
-        self._max_length = capped_length(check_positive(value, "max_length"), self.model)
+        self._max_length = capped_length(check_positive(value, "max_length"), self.config)
         self.tokenizer.model_max_length = self._max_length  # saved with the tokenizer
-
-    def encoder(self, *, training: bool = False) -> Encoder:
-        """The network on the backend that scores, or on the one that trains."""
-        if training:
-            return self._encoders.get(self.model, "auto", "fp32", self.device, training=True)
-        return self._encoders.get(self.model, self.backend, self.precision, self.device, training=False)
-
-    def tokenize(self, first: list[str], second: list[str]) -> TokenizedPairs:
-        """Tokenises pairs of texts, truncated to `max_length`."""
-        return self._pair_tokenizer(first, second, self.max_length)
-
-    def _logits(
-        self, first: list[str], second: list[str], batch_size: int, show_progress_bar: bool | None
-    ) -> torch.Tensor:
-        """Texts to logits, float32 `[num_pairs, num_labels]`, in the caller's order.
-
-        Each distinct pair is computed once, so equal pairs have equal scores.
-        """
-        number: dict[tuple[str, str], int] = {}
-        distinct = [number.setdefault(pair, len(number)) for pair in zip(first, second, strict=True)]
-        pairs = self.tokenize([pair[0] for pair in number], [pair[1] for pair in number])
-        encoder, positions = self.encoder(), position_scheme(self.model)
-        logits = torch.empty(len(pairs), self.num_labels, device=self.device)
-        with (
-            progress_bar(show_progress_bar, total=len(pairs), description="Scoring", unit="pairs") as progress,
-            torch_threads(self.num_threads),
-        ):
-            for indices in length_ordered_batches(pairs.lengths, batch_size):
-                logits[indices] = encoder.logits(pack(pairs, indices, positions))
-                progress.update(len(indices))
-        return logits[distinct]
 
     def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
         """The text to put before each first text, or None."""

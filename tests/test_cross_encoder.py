@@ -153,7 +153,7 @@ def test_half_precisions_are_near(tiny: Tiny, family: str, precision: Any) -> No
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
 def test_a_dtype_sets_the_precision(tiny: Tiny, name: str, dtype: Any, precision: str) -> None:
     model = CrossEncoder(tiny("bert"), model_kwargs={name: dtype})
-    assert model.precision == precision
+    assert model.pipeline.precision == precision
     assert {parameter.dtype for parameter in model.model.parameters()} == {torch.float32}
 
 
@@ -281,11 +281,11 @@ def test_progress_bar_follows_the_logger(
 
 
 def test_number_of_threads(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert CrossEncoder(tiny("bert"), num_threads=1).num_threads == 1
+    assert CrossEncoder(tiny("bert"), num_threads=1).pipeline.num_threads == 1
     monkeypatch.setenv("FASTCE_NUM_THREADS", "1")
     model = CrossEncoder(tiny("bert"))
     seen: list[int] = []
-    encoder = model.encoder()
+    encoder = model.pipeline.built_encoder().encoder
     logits = encoder.logits
     monkeypatch.setattr(encoder, "logits", lambda batch: (seen.append(torch.get_num_threads()), logits(batch))[1])
     before = torch.get_num_threads()

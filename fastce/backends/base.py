@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from fastce.checkpoints.network import Network, describe
+from fastce.checkpoints.network import Network
 from fastce.packing import PackedBatch
 from fastce.spec import Precision
 
@@ -35,7 +35,9 @@ class Backend(Protocol):
     """A way to run a network."""
 
     trainable: bool
-    """Whether `build` in fp32 returns a `TrainableEncoder`."""
+    """Whether `build` in fp32 returns a `TrainableEncoder`, given a network with its module."""
+    needs_module: bool
+    """Whether `build` needs the network's module even for scoring."""
 
     def unsupported(self, network: Network | None, precision: Precision, device: torch.device) -> list[str]:
         """Says why this backend can't run the network, or any network for None; an empty list means that it can."""
@@ -79,7 +81,8 @@ def available_backends(
         Backend names, in order of preference, to reasons against them; an empty list means that the backend can run.
     """
     if model is not None:
-        network, precision, where = describe(model.model), model.precision, model.device
+        network, where = model.pipeline.checkpoint.network(with_module=False), model.device
+        precision = model.pipeline.precision
     else:
         network, where = None, torch.device(device)
     return {name: load_backend(name).unsupported(network, precision, where) for name in BACKENDS}

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
-
-import torch
+from dataclasses import dataclass
 
 from fastce.backends.base import Encoder, choose
-from fastce.checkpoints.network import describe
-from fastce.spec import Precision
+from fastce.checkpoints.checkpoint import Checkpoint
+from fastce.spec import PositionScheme, Precision
+
+
+@dataclass(frozen=True)
+class Built:
+    """An encoder and what its batches need to know.
+
+    Attributes:
+        backend: Name of the backend that it runs on.
+        encoder: The encoder.
+        positions: How it counts positions.
+    """
+
+    backend: str
+    encoder: Encoder
+    positions: PositionScheme
 
 
 class EncoderCache:
@@ -17,21 +30,25 @@ class EncoderCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._built: dict[bool, tuple[object, Encoder]] = {}
+        self._built: dict[bool, tuple[object, Built]] = {}
 
-    def get(self, module: Any, backend: str, precision: Precision, device: torch.device, *, training: bool) -> Encoder:
-        """Returns the encoder, built again where the module or the settings differ from those it was built with.
+    def get(self, checkpoint: Checkpoint, backend: str, precision: Precision, *, training: bool) -> Built:
+        """Returns the encoder, built again where the weights or the settings differ from those it was built with.
 
         Raises:
-            ValueError: No backend can run the module so; the message holds every reason.
+            ValueError: No backend can run the model so; the message holds every reason.
         """
-        state = (id(module), backend, precision, weights_state(module))
         with self._lock:
-            if training not in self._built or self._built[training][0] != state:
-                network = describe(module)
-                _, chosen = choose(backend, network, precision, device, training=training)
-                self._built[training] = (state, chosen.build(network, precision, device))
-            return self._built[training][1]
+            kept, built = self._built.get(training, (None, None))
+            if built is None or kept != (backend, precision, checkpoint.state()):
+                self._built.pop(training, None)  # the old weights go before the new ones come
+                network = checkpoint.network(with_module=training)
+                name, chosen = choose(backend, network, precision, checkpoint.device, training=training)
+                if chosen.needs_module:
+                    network = checkpoint.network(with_module=True)
+                built = Built(name, chosen.build(network, precision, checkpoint.device), network.positions)
+                self._built[training] = ((backend, precision, checkpoint.state()), built)
+            return built
 
     def __getstate__(self) -> dict[str, object]:
         """Copies and pickles start empty: encoders are made again from the weights."""
@@ -39,8 +56,3 @@ class EncoderCache:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__init__()  # type: ignore[misc]
-
-
-def weights_state(module: torch.nn.Module) -> tuple[tuple[int, int], ...]:
-    """Address and version of each parameter; the version counts in-place changes, such as an optimizer's."""
-    return tuple((parameter.data_ptr(), parameter._version) for parameter in module.parameters())

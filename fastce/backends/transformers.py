@@ -60,6 +60,7 @@ class TransformersBackend:
     """Any sequence-classification module of transformers, in fp32, bf16 and fp16."""
 
     trainable = True
+    needs_module = True
 
     def unsupported(self, network: Network | None, precision: Precision, device: torch.device) -> list[str]:
         """See `Backend`."""
@@ -67,6 +68,7 @@ class TransformersBackend:
 
     def build(self, network: Network, precision: Precision, device: torch.device) -> TransformersEncoder:
         """See `Backend`."""
+        assert network.module is not None
         return TransformersEncoder(network.module, compute_dtype(precision, device), device)
 
 

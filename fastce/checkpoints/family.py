@@ -55,6 +55,29 @@ class Family:
                     found[f"{ours.format(layer)}.{part}"] = f"{theirs.format(layer)}.{part}"
         return found
 
+    def parameter_shapes(self, spec: EncoderSpec, head: HeadSpec) -> dict[str, tuple[int, ...]]:
+        """Maps our parameter names to their shapes, for all layers of `spec`."""
+        hidden, inner, embedding = spec.hidden_size, spec.intermediate_size, spec.embedding_size
+        weights = {
+            "embeddings.word": (spec.vocab_size, embedding),
+            "embeddings.position": (spec.max_positions, embedding),
+            "embeddings.token_type": (spec.token_types, embedding),
+            "embeddings.norm": (embedding,),
+            "embeddings.projection": (hidden, embedding),
+            "attention_norm": (hidden,),
+            "intermediate": (inner, hidden),
+            "output": (hidden, inner),
+            "output_norm": (hidden,),
+            "head.output": (head.num_labels, hidden),
+        }
+        shapes = {}
+        for name in self.parameter_names(spec):
+            module, _, part = name.rpartition(".")
+            layer_free = module.split(".", 2)[2] if module.startswith("layers.") else module
+            shape = weights.get(layer_free, (hidden, hidden))
+            shapes[name] = shape if part == "weight" else shape[:1]
+        return shapes
+
 
 EMBEDDING_TABLES = frozenset({"embeddings.word", "embeddings.position", "embeddings.token_type"})
 

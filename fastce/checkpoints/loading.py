@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fastce.checkpoints.checkpoint import Checkpoint
 from fastce.checkpoints.metadata import Metadata, read_metadata
 from fastce.checkpoints.network import FAMILIES
+from fastce.checkpoints.reading import read_network
+from fastce.checkpoints.source import Source
 from fastce.spec import Precision
 
 logger = logging.getLogger(__name__)
@@ -24,34 +27,6 @@ DEFAULT_ORGANIZATION = "cross-encoder"
 PRECISION_OF_DTYPE: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a model comes from: what transformers' `from_pretrained` methods need to know.
-
-    Attributes:
-        name: Directory or Hub id.
-        options: Keyword arguments common to config, tokenizer and weights.
-    """
-
-    name: str
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A loaded model.
-
-    Attributes:
-        module: The sequence-classification module, float32, in evaluation mode.
-        tokenizer: Its tokenizer.
-        metadata: What sentence-transformers stores beside a model.
-    """
-
-    module: Any
-    tokenizer: Any
-    metadata: Metadata
-
-
 def load_checkpoint(
     source: Source,
     *,
@@ -60,7 +35,7 @@ def load_checkpoint(
     processor_kwargs: Mapping[str, Any],
     config_kwargs: Mapping[str, Any],
 ) -> Checkpoint:
-    """Loads module, tokenizer and metadata.
+    """Loads config, tokenizer and metadata; the weights follow when they are needed.
 
     Args:
         source: Where from.
@@ -76,15 +51,20 @@ def load_checkpoint(
     from transformers import AutoTokenizer
 
     config, source = load_config(source, config_kwargs)
-    metadata = read_metadata(source.name, config, source.options)
+    metadata = read_metadata(source, config)
     reject_other_architectures(source, config, metadata)
     if num_labels is None and not is_classifier(config):
         num_labels = 1
     if num_labels is not None:
         config.num_labels = num_labels
-    module = load_module(source, config, model_kwargs)
     tokenizer = AutoTokenizer.from_pretrained(source.name, **{**source.options, **processor_kwargs})
-    return Checkpoint(module, tokenizer, metadata)
+    return Checkpoint(
+        config,
+        tokenizer,
+        metadata,
+        read=partial(read_network, source, config),
+        load=partial(load_module, source, config, model_kwargs),
+    )
 
 
 def load_config(source: Source, config_kwargs: Mapping[str, Any]) -> tuple[Any, Source]:

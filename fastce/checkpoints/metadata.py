@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastce.checkpoints.source import Source, read_json
 from fastce.version import __version__
 
 FILE = "config_sentence_transformers.json"
@@ -30,52 +31,27 @@ class Metadata:
     is_modular_cross_encoder: bool = False
 
 
-def read_metadata(name: str, config: Any, options: Mapping[str, Any]) -> Metadata:
+def read_metadata(source: Source, config: Any) -> Metadata:
     """Reads the metadata of a model, wherever its version of sentence-transformers put it.
 
     Args:
-        name: Directory or Hub id.
+        source: Where the model is.
         config: The model's Hugging Face config; the fields of older versions are in it.
-        options: Keyword arguments for finding files, as for `from_pretrained`.
     """
-    stored = read_json(name, FILE, options)
+    stored = read_json(source, FILE)
     is_cross_encoder = stored.get("model_type") == "CrossEncoder"
     places = (
         stored.get("activation_fn") if is_cross_encoder else None,
         (getattr(config, "sentence_transformers", None) or {}).get("activation_fn"),
         getattr(config, "sbert_ce_default_activation_function", None),
     )
-    modules = read_json(name, "modules.json", options) if is_cross_encoder else []
+    modules = read_json(source, "modules.json") if is_cross_encoder else []
     return Metadata(
         activation_fn=next((path for path in places if path), None),
         prompts=stored.get("prompts") or {} if is_cross_encoder else {},
         default_prompt_name=stored.get("default_prompt_name") if is_cross_encoder else None,
         is_modular_cross_encoder=len(modules) > 1,
     )
-
-
-def read_json(name: str, file: str, options: Mapping[str, Any]) -> Any:
-    """Reads an optional JSON file of a model; an empty dict where there is none.
-
-    Raises:
-        ValueError: The file is no JSON.
-    """
-    from transformers.utils import cached_file
-
-    path = cached_file(
-        name,
-        file,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-        **{key: value for key, value in options.items() if key != "trust_remote_code"},
-    )
-    if path is None:
-        return {}
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from error
 
 
 def write_metadata(directory: Path, metadata: Metadata) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +36,13 @@ class Description:
     Attributes:
         encoder: The encoder.
         head: The classification head.
-        weights: Our parameter names to the module's own parameters, live: what training changes, changes here.
+        weights: Our parameter names to float32 tensors: the module's own parameters, live, so that what training
+            changes, changes here; or, without a module, the file's.
     """
 
     encoder: EncoderSpec
     head: HeadSpec
-    weights: Mapping[str, torch.nn.Parameter]
+    weights: Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,19 @@ class Network:
     """What a backend builds from.
 
     Attributes:
-        module: The Hugging Face module with its float32 parameters.
+        module: The Hugging Face module with its float32 parameters; None where the weights come from the file.
         description: The network in fastce's words, or None where it has none.
         objection: Why `description` is None, else an empty string.
     """
 
-    module: torch.nn.Module
+    module: torch.nn.Module | None
     description: Description | None
     objection: str
+
+    @property
+    def positions(self) -> PositionScheme:
+        """How the network counts positions. A module that fastce can't describe counts for itself."""
+        return PositionScheme() if self.description is None else self.description.encoder.positions
 
 
 def describe(module: Any) -> Network:
@@ -79,23 +86,18 @@ def describe(module: Any) -> Network:
     return Network(module, Description(encoder, head, weights), "")
 
 
-def position_scheme(module: Any) -> PositionScheme:
-    """How a module counts positions. Modules that fastce can't describe count for themselves."""
-    description = describe(module).description
-    return PositionScheme() if description is None else description.encoder.positions
-
-
-def capped_length(length: int, module: Any) -> int:
-    """Caps a maximum length by the module's positions, with a warning where a tokenizer's or a user's wish is cut.
+def capped_length(length: int, config: Any) -> int:
+    """Caps a maximum length by the model's positions, with a warning where a tokenizer's or a user's wish is cut.
 
     Args:
         length: Tokens; the huge number by which tokenizers say that they know no limit is cut silently.
-        module: The Hugging Face module.
+        config: The Hugging Face config.
     """
-    description = describe(module).description
-    limit = getattr(module.config, "max_position_embeddings", None)
-    if description is not None:
-        limit = description.encoder.max_length
+    family = FAMILIES.get(config.model_type)
+    limit = getattr(config, "max_position_embeddings", None)
+    if family is not None:
+        with suppress(ValueError):  # a config that its family can't describe
+            limit = family.encoder(config).max_length
     if limit is None or length <= limit:
         return length
     if length < NO_LENGTH_LIMIT:

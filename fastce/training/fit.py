@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from fastce.backends.base import TrainableEncoder
-from fastce.checkpoints.network import position_scheme
 from fastce.inputs import check_pair, check_positive, describe
 from fastce.packing import pack
 from fastce.settings import progress_bar
@@ -90,8 +89,7 @@ class Stepper:
         self.scheduler = scheduler
         self.options = options
         self.loss_fct = options.loss_fct or default_loss(model.num_labels)
-        self.encoder = cast(TrainableEncoder, model.encoder(training=True))
-        self.positions = position_scheme(model.model)
+        self.built = model.pipeline.built_encoder(training=True)
         device = model.device
         self.amp_dtype = amp_dtype(device) if options.use_amp else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_dtype == torch.float16)
@@ -126,9 +124,10 @@ class Stepper:
 
     def logits(self, first: list[str], second: list[str]) -> torch.Tensor:
         """Texts to differentiable logits, `[batch_size, num_labels]`, computed in order of length."""
-        pairs = self.model.tokenize(first, second)
+        pairs = self.model.pipeline.tokenize(first, second, self.model.max_length)
         order = np.argsort(-pairs.lengths, kind="stable")
-        logits = self.encoder.training_logits(pack(pairs, order, self.positions))
+        encoder = cast(TrainableEncoder, self.built.encoder)
+        logits = encoder.training_logits(pack(pairs, order, self.built.positions))
         return logits[torch.from_numpy(np.argsort(order)).to(logits.device)]
 
     def _autocast(self) -> AbstractContextManager[object]:

@@ -167,7 +167,7 @@ def test_checkpoints_in_half_precision_are_computed_in_float32(directory: Path) 
     module = AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float16)
     module.save_pretrained(directory)
     model = CrossEncoder(directory)
-    assert model.precision == "fp32"
+    assert model.pipeline.precision == "fp32"
     assert {parameter.dtype for parameter in model.model.parameters()} == {torch.float32}
 
 

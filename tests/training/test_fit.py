@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification
 
 from fastce import CrossEncoder, InputExample
-from fastce.checkpoints.network import position_scheme
 from fastce.packing import pack
 
 Tiny = Callable[..., str]
@@ -67,9 +66,10 @@ def test_gradients_equal_transformers(tiny: Tiny, family: str, num_labels: int) 
     reference_loss(reference, model.tokenizer, batch, num_labels).backward()
 
     model.model.train()
-    pairs = model.tokenize([example.texts[0] for example in batch], [example.texts[1] for example in batch])
-    packed = pack(pairs, range(len(batch)), position_scheme(model.model))
-    logits = model.encoder(training=True).training_logits(packed)
+    texts = ([example.texts[number] for example in batch] for number in (0, 1))
+    pairs = model.pipeline.tokenize(*texts, model.max_length)
+    built = model.pipeline.built_encoder(training=True)
+    logits = built.encoder.training_logits(pack(pairs, range(len(batch)), built.positions))
     labels = torch.tensor([example.label for example in batch])
     if num_labels == 1:
         nn.functional.binary_cross_entropy_with_logits(logits.view(-1), labels.float()).backward()
@@ -134,11 +134,11 @@ def test_the_loss_falls_with_dropout(tiny: Tiny, family: str) -> None:
 
 def test_dropout_differs_from_step_to_step_and_stops_for_predict(tiny: Tiny) -> None:
     model = CrossEncoder(tiny("bert", hidden_dropout_prob=0.5))
-    pairs = model.tokenize(["a"] * 4, ["b"] * 4)
-    packed = pack(pairs, range(4), position_scheme(model.model))
+    pairs = model.pipeline.tokenize(["a"] * 4, ["b"] * 4, 20)
     model.model.train()
-    encoder = model.encoder(training=True)
-    assert not torch.equal(encoder.training_logits(packed), encoder.training_logits(packed))
+    built = model.pipeline.built_encoder(training=True)
+    packed = pack(pairs, range(4), built.positions)
+    assert not torch.equal(built.encoder.training_logits(packed), built.encoder.training_logits(packed))
     assert np.array_equal(model.predict(PAIRS[:3]), model.predict(PAIRS[:3]))
 
 

@@ -14,13 +14,15 @@ from fastce.spec import Precision
 class TorchEncoder:
     """The reference encoder. In fp32 it computes with the module's own parameters, live."""
 
-    def __init__(self, module: torch.nn.Module, description: Description, precision: Precision, device: torch.device):
+    def __init__(
+        self, module: torch.nn.Module | None, description: Description, precision: Precision, device: torch.device
+    ):
         self.module = module
         self.description = description
         self.device = device
         self.weights = {
-            name: convert(name, parameter, compute_dtype(precision, device))
-            for name, parameter in description.weights.items()
+            name: convert(name, weight, compute_dtype(precision, device), device)
+            for name, weight in description.weights.items()
         }
 
     @torch.inference_mode()
@@ -30,6 +32,7 @@ class TorchEncoder:
 
     def training_logits(self, batch: PackedBatch) -> torch.Tensor:
         """See `TrainableEncoder`."""
+        assert self.module is not None
         return self._run(batch, training=self.module.training)
 
     def _run(self, batch: PackedBatch, *, training: bool) -> torch.Tensor:
@@ -46,16 +49,17 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return torch.float32 if precision == "fp32" else torch.bfloat16
 
 
-def convert(name: str, parameter: torch.nn.Parameter, dtype: torch.dtype) -> torch.Tensor:
-    """Casts the layers' matrix products; tables, norms and the small head stay as they are."""
+def convert(name: str, weight: torch.Tensor, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Casts the layers' matrix products; tables, norms and the small head stay float32, and float32 stays live."""
     is_linear = name.startswith("layers.") and "_norm." not in name
-    return parameter.detach().to(dtype) if is_linear and dtype != parameter.dtype else parameter
+    return weight.detach().to(device, dtype) if is_linear and dtype != weight.dtype else weight.to(device)
 
 
 class TorchBackend:
     """Plain PyTorch: any device, every described family, fp32, bf16 and fp16."""
 
     trainable = True
+    needs_module = False
 
     def unsupported(self, network: Network | None, precision: Precision, device: torch.device) -> list[str]:
         """See `Backend`."""
