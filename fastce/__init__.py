@@ -13,14 +13,16 @@ from fastce.version import __version__
 if TYPE_CHECKING:
     from fastce.backends.base import available_backends
     from fastce.cross_encoder import CrossEncoder
+    from fastce.settings import set_num_threads
     from fastce.training.input_example import InputExample
 
-__all__ = ["CrossEncoder", "InputExample", "__version__", "available_backends"]
+__all__ = ["CrossEncoder", "InputExample", "__version__", "available_backends", "set_num_threads"]
 
 _HOMES = {
     "CrossEncoder": "fastce.cross_encoder",
     "InputExample": "fastce.training.input_example",
     "available_backends": "fastce.backends.base",
+    "set_num_threads": "fastce.settings",
 }
 
 

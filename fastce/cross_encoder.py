@@ -48,7 +48,7 @@ class CrossEncoder:
             never gives way to another.
         precision: `"fp32"`, `"bf16"`, `"fp16"` or `"int8"`: the arithmetic of `predict` and `rank`. Training and saving
             are in float32 always.
-        num_threads: CPU threads for scoring; None takes `FASTCE_NUM_THREADS`, else all.
+        num_threads: CPU threads for scoring; None follows `fastce.set_num_threads` and `FASTCE_NUM_THREADS`, else all.
 
     Attributes:
         activation_fn: Turns logits into scores.
@@ -100,7 +100,9 @@ class CrossEncoder:
             processor_kwargs=processor_kwargs or {},
             config_kwargs=config_kwargs or {},
         )
-        num_threads = default_num_threads() if num_threads is None else check_positive(num_threads, "num_threads")
+        if num_threads is not None:
+            check_positive(num_threads, "num_threads")
+        default_num_threads()  # a wrong environment variable says so now
         self.pipeline = Pipeline(checkpoint, backend, asked or precision, num_threads)
         stored = checkpoint.metadata
         self.prompts = dict(stored.prompts) | dict(prompts or {})

@@ -7,7 +7,7 @@ import torch
 from fastce.backends.cache import Built, EncoderCache
 from fastce.checkpoints.checkpoint import Checkpoint
 from fastce.packing import length_ordered_batches, pack
-from fastce.settings import progress_bar, torch_threads
+from fastce.settings import default_num_threads, progress_bar
 from fastce.spec import Precision
 from fastce.tokenization import PairTokenizer, TokenizedPairs
 
@@ -19,7 +19,7 @@ class Pipeline:
         checkpoint: The model.
         backend: Name of the backend to score with, or `"auto"`.
         precision: The arithmetic of scoring.
-        num_threads: CPU threads for scoring; None leaves the number to the backend.
+        num_threads: CPU threads for scoring; None follows `fastce.set_num_threads`.
     """
 
     def __init__(self, checkpoint: Checkpoint, backend: str, precision: Precision, num_threads: int | None):
@@ -61,11 +61,9 @@ class Pipeline:
         pairs = self.tokenize([pair[0] for pair in number], [pair[1] for pair in number], max_length)
         built = self.built_encoder()
         logits = torch.empty(len(pairs), self.checkpoint.config.num_labels, device=self.checkpoint.device)
-        with (
-            progress_bar(show_progress_bar, total=len(pairs), description="Scoring", unit="pairs") as progress,
-            torch_threads(self.num_threads),
-        ):
+        num_threads = self.num_threads or default_num_threads()
+        with progress_bar(show_progress_bar, total=len(pairs), description="Scoring", unit="pairs") as progress:
             for indices in length_ordered_batches(pairs.lengths, batch_size):
-                logits[indices] = built.encoder.logits(pack(pairs, indices, built.positions))
+                logits[indices] = built.encoder.logits(pack(pairs, indices, built.positions), num_threads)
                 progress.update(len(indices))
         return logits[distinct]

@@ -20,12 +20,31 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+_chosen_num_threads: int | None = None
+
+
+def set_num_threads(number: int | None) -> None:
+    """Sets the CPU threads of all scoring from now on, but for models that were given a number of their own.
+
+    Args:
+        number: How many; None goes back to `FASTCE_NUM_THREADS`, else to all CPUs that the process may use.
+
+    Raises:
+        TypeError: `number` is no whole number.
+        ValueError: `number` is less than 1.
+    """
+    global _chosen_num_threads
+    _chosen_num_threads = None if number is None else check_positive(number, "number")
+
+
 def default_num_threads() -> int | None:
-    """Threads asked for by `FASTCE_NUM_THREADS`; None leaves the number to the backend.
+    """Threads asked for by `set_num_threads` or `FASTCE_NUM_THREADS`; None leaves the number to the backend.
 
     Raises:
         ValueError: The variable is no positive whole number.
     """
+    if _chosen_num_threads is not None:
+        return _chosen_num_threads
     text = os.environ.get("FASTCE_NUM_THREADS")
     if text is None:
         return None

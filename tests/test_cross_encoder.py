@@ -14,6 +14,7 @@ from tolerance import BF16_LOGITS, LOGITS, SAME_PAIR, close_to
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
+import fastce
 from fastce import CrossEncoder, available_backends
 
 Tiny = Callable[..., str]
@@ -281,17 +282,25 @@ def test_progress_bar_follows_the_logger(
 
 
 def test_number_of_threads(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert CrossEncoder(tiny("bert"), num_threads=1).pipeline.num_threads == 1
-    monkeypatch.setenv("FASTCE_NUM_THREADS", "1")
-    model = CrossEncoder(tiny("bert"))
-    seen: list[int] = []
-    encoder = model.pipeline.built_encoder().encoder
-    logits = encoder.logits
-    monkeypatch.setattr(encoder, "logits", lambda batch: (seen.append(torch.get_num_threads()), logits(batch))[1])
+    monkeypatch.setenv("FASTCE_NUM_THREADS", "4")
+    own, other = CrossEncoder(tiny("bert"), num_threads=1), CrossEncoder(tiny("bert"))
+    seen: list[int | None] = []
+    for model in (own, other):
+        encoder = model.pipeline.built_encoder().encoder
+        logits = encoder.logits
+        monkeypatch.setattr(
+            encoder, "logits", lambda batch, number, f=logits: (seen.append(number), f(batch, number))[1]
+        )
     before = torch.get_num_threads()
-    model.predict(PAIRS[:3])
-    assert set(seen) == {1}
+    for number in (None, 3):
+        fastce.set_num_threads(number)
+        own.predict(PAIRS[:3])
+        other.predict(PAIRS[:3])
+    fastce.set_num_threads(None)
+    assert seen == [1, 4, 1, 3]
     assert torch.get_num_threads() == before
+    with pytest.raises(ValueError, match="number: expected a positive whole number, got 0"):
+        fastce.set_num_threads(0)
     monkeypatch.setenv("FASTCE_NUM_THREADS", "many")
     with pytest.raises(ValueError, match="FASTCE_NUM_THREADS: expected a positive whole number, got 'many'"):
         CrossEncoder(tiny("bert"))

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 class Encoder(Protocol):
     """A network ready to run: weights converted once, called once a batch."""
 
-    def logits(self, batch: PackedBatch) -> torch.Tensor:
-        """Computes float32 `[num_pairs, num_labels]` without gradients and without dropout."""
+    def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
+        """Computes float32 `[num_pairs, num_labels]` without gradients and without dropout.
+
+        Args:
+            batch: The sequences, on the CPU.
+            num_threads: CPU threads; None leaves the number to the backend.
+        """
         ...
 
 

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fastce.backends.torch.engine import compute_dtype
 from fastce.checkpoints.network import Network
 from fastce.packing import PackedBatch
+from fastce.settings import torch_threads
 from fastce.spec import Precision
 
 
@@ -24,11 +25,11 @@ class TransformersEncoder:
         self.takes_token_types = "token_type_ids" in inspect.signature(module.forward).parameters
 
     @torch.inference_mode()
-    def logits(self, batch: PackedBatch) -> torch.Tensor:
+    def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
         """See `Encoder`."""
         was_training = self.module.training
         self.module.eval()
-        with self._autocast():
+        with self._autocast(), torch_threads(num_threads):
             logits = self.training_logits(batch).float()
         self.module.train(was_training)
         return logits

@@ -8,6 +8,7 @@ from fastce.backends.encoder import encoder_logits
 from fastce.backends.torch import ops
 from fastce.checkpoints.network import Description, Network
 from fastce.packing import PackedBatch
+from fastce.settings import torch_threads
 from fastce.spec import Precision
 
 
@@ -26,9 +27,10 @@ class TorchEncoder:
         }
 
     @torch.inference_mode()
-    def logits(self, batch: PackedBatch) -> torch.Tensor:
+    def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
         """See `Encoder`."""
-        return self._run(batch, training=False).float()
+        with torch_threads(num_threads):
+            return self._run(batch, training=False).float()
 
     def training_logits(self, batch: PackedBatch) -> torch.Tensor:
         """See `TrainableEncoder`."""
