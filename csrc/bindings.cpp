@@ -115,7 +115,7 @@ PYBIND11_MODULE(_core, module) {
   py::class_<PythonEncoder>(module, "Encoder", "A network with packed weights; any number of threads may use one.")
       .def(py::init<const py::object&, const py::object&, const std::map<std::string, FloatArray>&, const std::string&,
                     const std::string&>(),
-           py::arg("encoder"), py::arg("head"), py::arg("weights"), py::arg("format"), py::arg("isa") = "")
+           py::arg("encoder"), py::arg("head"), py::arg("weights"), py::arg("number_format"), py::arg("isa") = "")
       .def("logits", &PythonEncoder::logits, py::arg("input_ids"), py::arg("token_type_ids"), py::arg("position_ids"),
            py::arg("cu_seqlens"), py::arg("num_threads") = 0,
            "Logits, float32 [num_pairs, num_labels], of sequences end to end; 0 threads mean default_num_threads().")

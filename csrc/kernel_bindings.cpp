@@ -1,6 +1,7 @@
 #include "kernel_bindings.h"
 
 #include <pybind11/stl.h>
+#include <time.h>
 
 #include <algorithm>
 #include <cmath>
@@ -44,6 +45,20 @@ std::pair<std::size_t, std::size_t> shape_of(const FloatArray& array) {
   return {array.shape(0), array.shape(1)};
 }
 
+// Time that this thread was on a CPU, so that other processes don't count.
+double cpu_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+template <class Run>
+double seconds_of(const Run& run, std::size_t repeats) {
+  const double begin = cpu_seconds();
+  for (std::size_t i = 0; i < repeats; ++i) run();
+  return cpu_seconds() - begin;
+}
+
 // A linear layer that has been packed for one ISA level.
 class LinearKernel {
  public:
@@ -56,25 +71,17 @@ class LinearKernel {
   FloatArray run(const FloatArray& x, const std::string& activation, const std::optional<FloatArray>& residual,
                  const std::optional<FloatArray>& norm_weight, const std::optional<FloatArray>& norm_bias,
                  float eps) const {
-    const auto [rows, in] = shape_of(x);
-    if (words_for(format_, in) != packed_.weight().depth) throw py::value_error("x: unexpected width");
+    const std::size_t rows = shape_of(x).first;
     const std::size_t columns = packed_.weight().columns;
-    const Rows input = rows_of(x);
-    const OperandRows operand(format_, rows, in);
-    kernels_.convert({format_, rows, in, input.row(0), input.stride(), operand.operand(0)});
-    Rows output(rows, columns);
-    LinearCall call{};
-    call.rows = rows;
-    call.input = operand.operand(0);
-    call.weight = &packed_.weight();
+    const OperandRows operand = convert(x);
+    const Rows output(rows, columns);
+    LinearCall call = call_for(rows, operand, output);
     call.activation = activation_named(activation);
-    call.output = output.row(0);
-    call.output_stride = output.stride();
     if (!residual) {
       kernels_.linear(call);
       return array_of(output, rows, columns);
     }
-    Rows sums = rows_of(*residual);
+    const Rows sums = rows_of(*residual);
     const AlignedBuffer<float> scale = padded(norm_weight.value());
     const AlignedBuffer<float> shift = padded(norm_bias.value());
     const Norm norm{scale.data(), shift.data(), eps};
@@ -85,11 +92,45 @@ class LinearKernel {
     return array_of(sums, rows, columns);
   }
 
+  double seconds(const FloatArray& x, std::size_t repeats) const {
+    const std::size_t rows = shape_of(x).first;
+    const OperandRows operand = convert(x);
+    const Rows output(rows, packed_.weight().columns);
+    const LinearCall call = call_for(rows, operand, output);
+    return seconds_of([&] { kernels_.linear(call); }, repeats);
+  }
+
  private:
+  OperandRows convert(const FloatArray& x) const {
+    const auto [rows, in] = shape_of(x);
+    if (words_for(format_, in) != packed_.weight().depth) throw py::value_error("x: unexpected width");
+    const Rows input = rows_of(x);
+    OperandRows operand(format_, rows, in);
+    kernels_.convert({format_, rows, in, input.row(0), input.stride(), operand.operand(0)});
+    return operand;
+  }
+
+  LinearCall call_for(std::size_t rows, const OperandRows& input, const Rows& output) const {
+    LinearCall call{};
+    call.rows = rows;
+    call.input = input.operand(0);
+    call.weight = &packed_.weight();
+    call.output = output.row(0);
+    call.output_stride = output.stride();
+    return call;
+  }
+
   const Kernels& kernels_;
   Format format_;
   PackedLinear packed_;
 };
+
+double peak(const std::string& format, const std::string& isa, std::size_t steps) {
+  const Kernels& kernels = *choose_level(isa).kernels;
+  double operations = 0.0;
+  const double seconds = seconds_of([&] { operations = kernels.peak(format_named(format), steps); }, 1);
+  return operations / seconds;
+}
 
 py::tuple quantize(const FloatArray& x, const std::string& isa) {
   const auto [rows, columns] = shape_of(x);
@@ -184,14 +225,19 @@ Format format_named(const std::string& name) {
 void bind_kernels(py::module_& module) {
   py::class_<LinearKernel>(module, "LinearKernel", "A packed linear layer, for tests and benchmarks like all *_kernel.")
       .def(py::init<const FloatArray&, const FloatArray&, const std::string&, const std::string&>(), py::arg("weight"),
-           py::arg("bias"), py::arg("format"), py::arg("isa"))
+           py::arg("bias"), py::arg("number_format"), py::arg("isa"))
       .def("__call__", &LinearKernel::run, py::arg("x"), py::arg("activation") = "none",
            py::arg("residual") = py::none(), py::arg("norm_weight") = py::none(), py::arg("norm_bias") = py::none(),
-           py::arg("eps") = 0.0f, "activation(x weight^T + bias), or with a residual the LayerNorm of their sum.");
+           py::arg("eps") = 0.0f, "activation(x weight^T + bias), or with a residual the LayerNorm of their sum.")
+      .def("seconds", &LinearKernel::seconds, py::arg("x"), py::arg("repeats"),
+           "Time for x weight^T + bias, `repeats` times over, conversion of x left out.");
+  module.def("peak_kernel", &peak, py::arg("number_format"), py::arg("isa"), py::arg("steps"),
+             "Operations per second of the products on registers alone, over `steps` rounds.");
   module.def("quantize_kernel", &quantize, py::arg("x"), py::arg("isa"),
              "uint8 values [rows, columns], float32 scales [rows] and int32 zero points [rows].");
-  module.def("attention_kernel", &attention, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("format"),
-             py::arg("isa"), "Attention of one head: queries [queries, dim] over keys and values [keys, dim].");
+  module.def("attention_kernel", &attention, py::arg("query"), py::arg("key"), py::arg("value"),
+             py::arg("number_format"), py::arg("isa"),
+             "Attention of one head: queries [queries, dim] over keys and values [keys, dim].");
   module.def("embed_kernel", &embed, py::arg("ids"), py::arg("tables"), py::arg("norm_weight"), py::arg("norm_bias"),
              py::arg("eps"), py::arg("isa"), "LayerNorm of summed table rows, [tokens, columns].");
 }

@@ -133,6 +133,7 @@ struct Kernels {
   void (*convert)(const ConvertCall&);
   void (*linear)(const LinearCall&);
   void (*attention)(const AttentionCall&);
+  double (*peak)(Format, std::size_t steps);  // for benchmarks: see kernels/peak.inl.h
 };
 
 #define FASTCE_ISA_LEVEL(name, architecture, features, flags) extern const Kernels kernels_##name;

@@ -17,7 +17,7 @@ class Encoder:
         encoder: EncoderSpec,
         head: HeadSpec,
         weights: Mapping[str, NDArray[np.float32]],
-        format: str,
+        number_format: str,
         isa: str = "",
     ) -> None: ...
     @property
@@ -44,7 +44,7 @@ class LinearKernel:
         self,
         weight: NDArray[np.float32],
         bias: NDArray[np.float32],
-        format: str,
+        number_format: str,
         isa: str,
     ) -> None: ...
     def __call__(
@@ -56,12 +56,13 @@ class LinearKernel:
         norm_bias: NDArray[np.float32] | None = None,
         eps: float = 0.0,
     ) -> NDArray[np.float32]: ...
+    def seconds(self, x: NDArray[np.float32], repeats: int) -> float: ...
 
 def attention_kernel(
     query: NDArray[np.float32],
     key: NDArray[np.float32],
     value: NDArray[np.float32],
-    format: str,
+    number_format: str,
     isa: str,
 ) -> NDArray[np.float32]: ...
 def embed_kernel(
@@ -72,6 +73,7 @@ def embed_kernel(
     eps: float,
     isa: str,
 ) -> NDArray[np.float32]: ...
+def peak_kernel(number_format: str, isa: str, steps: int) -> float: ...
 def quantize_kernel(
     x: NDArray[np.float32], isa: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]: ...

@@ -1,3 +1,5 @@
+#include <utility>
+
 #include "kernels.h"
 //
 #include "isa/vec_portable.inl.h"

@@ -8,6 +8,7 @@
 #include "kernels/attention.inl.h"
 #include "kernels/embed.inl.h"
 #include "kernels/linear.inl.h"
+#include "kernels/peak.inl.h"
 
 namespace fastce {
 namespace {
@@ -18,7 +19,7 @@ constexpr Format kAttentionFormat = Format::bf16;
 constexpr Format kAttentionFormat = Format::fp32;
 #endif
 
-constexpr Kernels kKernels = {kAttentionFormat, embed, convert, linear, attention};
+constexpr Kernels kKernels = {kAttentionFormat, embed, convert, linear, attention, peak};
 
 }  // namespace
 }  // namespace fastce

@@ -5,23 +5,23 @@
 namespace fastce {
 namespace {
 
-// A tile of `rows` x `vectors` accumulators that stay in registers over the whole depth.
+// A tile of rows x `vectors` accumulators that stay in registers over the whole depth. `cells` counts them; loops over
+// them are written as pack expansions, which the compiler unrolls before it decides what lives in registers.
+template <class Dot, std::size_t vectors, std::size_t... cells>
+inline void multiply_cells(std::index_sequence<cells...>, const std::uint32_t* a, std::size_t a_stride,
+                           const std::uint32_t* b, std::size_t depth, std::uint32_t* c, std::size_t c_stride) {
+  typename Dot::Accumulator sums[sizeof...(cells)] = {(static_cast<void>(cells), Dot::zero())...};
+  for (std::size_t k = 0; k < depth; ++k, ++a, b += kPanel) {
+    (Dot::step(sums[cells], Dot::broadcast(a + cells / vectors * a_stride), Dot::load(b + cells % vectors * kLanes)),
+     ...);
+  }
+  (Dot::store(c + cells / vectors * c_stride + cells % vectors * kLanes, sums[cells]), ...);
+}
+
 template <class Dot, std::size_t rows, std::size_t vectors>
 __attribute__((noinline)) void multiply_tile(const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b,
                                              std::size_t depth, std::uint32_t* c, std::size_t c_stride) {
-  typename Dot::Accumulator sums[rows][vectors];
-  for (std::size_t row = 0; row < rows; ++row)
-    for (std::size_t j = 0; j < vectors; ++j) sums[row][j] = Dot::zero();
-  for (std::size_t k = 0; k < depth; ++k) {
-    typename Dot::Right right[vectors];
-    for (std::size_t j = 0; j < vectors; ++j) right[j] = Dot::load(b + k * kPanel + j * kLanes);
-    for (std::size_t row = 0; row < rows; ++row) {
-      const typename Dot::Left left = Dot::broadcast(a + row * a_stride + k);
-      for (std::size_t j = 0; j < vectors; ++j) Dot::step(sums[row][j], left, right[j]);
-    }
-  }
-  for (std::size_t row = 0; row < rows; ++row)
-    for (std::size_t j = 0; j < vectors; ++j) Dot::store(c + row * c_stride + j * kLanes, sums[row][j]);
+  multiply_cells<Dot, vectors>(std::make_index_sequence<rows * vectors>{}, a, a_stride, b, depth, c, c_stride);
 }
 
 template <class Dot, std::size_t vectors, std::size_t most_rows = kTileRows>
