@@ -231,7 +231,9 @@ def test_a_named_backend_never_gives_way(tiny: Tiny) -> None:
     assert close_to(logits_of(CrossEncoder(tiny("bert"), backend="transformers"), PAIRS), expected, LOGITS)
     with pytest.raises(ValueError, match="torch: model type 'albert'"):
         CrossEncoder(tiny("albert"), backend="torch")
-    with pytest.raises(ValueError, match="backend: expected 'auto' or one of 'cpp', 'torch', 'transformers', got 'onnx'"):
+    with pytest.raises(
+        ValueError, match="backend: expected 'auto' or one of 'cpp', 'torch', 'transformers', got 'onnx'"
+    ):
         CrossEncoder(tiny("bert"), backend="onnx")
     with pytest.raises(ValueError, match="no backend can run this model in int8 on cpu"):
         CrossEncoder(tiny("albert"), precision="int8")

@@ -23,6 +23,10 @@ BF16_LOGITS = 0.1
 """Logits of the two-layer models in bfloat16, times max(1, |logit|): some ten roundings in a row,
 2^-8 each."""
 
+INT8_LOGITS = 0.4
+"""Logits of the small random models in int8, times max(1, |logit|): half a step of 1/255 of each row's range and
+of 1/127 of each weight row's, some ten times in a row, amplified by weights far larger than those of trained models."""
+
 
 def close_to(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:
     """Whether `actual` is within `tolerance` x max(1, |expected|) everywhere, with equal shapes."""
@@ -71,8 +75,8 @@ def layer_norm_bound(summed: torch.Tensor, error: torch.Tensor, weight: torch.Te
 def attention_bound(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, weight_rounding: float) -> float:
     """Error of attention of float32 operands whose weights are rounded once more, by `weight_rounding` relative.
 
-    An error d of all scores changes each weight by a factor of e^d, in the sum and in its norm; with the exponential's own
-    error and one rounding per key in both sums, that times the largest value is the error.
+    An error d of all scores changes each weight by a factor of e^d, in the sum and in its norm; with the exponential's
+    own error and one rounding per key in both sums, that times the largest value is the error.
     """
     dim, keys = query.shape[1], key.shape[0]
     score = float((query.double().abs() @ key.double().abs().T).max()) / dim**0.5
