@@ -85,6 +85,14 @@ inline IntVec to_nearest_int(Vec x) { return {_mm256_cvtps_epi32(x.v)}; }
 inline IntVec bits_of(Vec x) { return {_mm256_castps_si256(x.v)}; }
 inline Vec from_bits(IntVec x) { return {_mm256_castsi256_ps(x.v)}; }
 
+// to[j][i] = from[i][j] for kLanes x kLanes words
+inline void transpose_square(const std::uint32_t* from, std::size_t from_stride, std::uint32_t* to,
+                             std::size_t to_stride) {
+  for (std::size_t i = 0; i < kLanes; ++i) {
+    for (std::size_t j = 0; j < kLanes; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+  }
+}
+
 // Products of words: accumulator += a * b in each lane, for the values that the words hold.
 inline __m256i load_words(const std::uint32_t* words) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));

@@ -71,6 +71,41 @@ inline IntVec to_nearest_int(Vec x) { return {_mm512_cvtps_epi32(x.v)}; }
 inline IntVec bits_of(Vec x) { return {_mm512_castps_si512(x.v)}; }
 inline Vec from_bits(IntVec x) { return {_mm512_castsi512_ps(x.v)}; }
 
+// to[j][i] = from[i][j] for kLanes x kLanes words
+inline void transpose_square(const std::uint32_t* from, std::size_t from_stride, std::uint32_t* to,
+                             std::size_t to_stride) {
+  __m512i rows[16], pairs[16], quads[16], halves[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) rows[i] = _mm512_loadu_si512(from + i * from_stride);
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    quads[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
+    quads[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
+    quads[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+    quads[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+  }
+  // Lane group g of quads[4 i + r] holds column 4 g + r of rows 4 i to 4 i + 3.
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    halves[i] = _mm512_shuffle_i32x4(quads[i], quads[i + 4], 0x88);      // groups 0 and 2
+    halves[i + 4] = _mm512_shuffle_i32x4(quads[i], quads[i + 4], 0xdd);  // groups 1 and 3
+    halves[i + 8] = _mm512_shuffle_i32x4(quads[i + 8], quads[i + 12], 0x88);
+    halves[i + 12] = _mm512_shuffle_i32x4(quads[i + 8], quads[i + 12], 0xdd);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    _mm512_storeu_si512(to + i * to_stride, _mm512_shuffle_i32x4(halves[i], halves[i + 8], 0x88));
+    _mm512_storeu_si512(to + (i + 4) * to_stride, _mm512_shuffle_i32x4(halves[i + 4], halves[i + 12], 0x88));
+    _mm512_storeu_si512(to + (i + 8) * to_stride, _mm512_shuffle_i32x4(halves[i], halves[i + 8], 0xdd));
+    _mm512_storeu_si512(to + (i + 12) * to_stride, _mm512_shuffle_i32x4(halves[i + 4], halves[i + 12], 0xdd));
+  }
+}
+
 #if defined(__AVX512BF16__)
 #define FASTCE_NATIVE_BF16
 inline void store_bf16(std::uint16_t* to, Vec x) {

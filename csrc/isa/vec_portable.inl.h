@@ -88,6 +88,14 @@ inline IntVec to_nearest_int(Vec x) {
   return bits_of(x + shift) - bits_of(shift);
 }
 
+// to[j][i] = from[i][j] for kLanes x kLanes words
+inline void transpose_square(const std::uint32_t* from, std::size_t from_stride, std::uint32_t* to,
+                             std::size_t to_stride) {
+  for (std::size_t i = 0; i < kLanes; ++i) {
+    for (std::size_t j = 0; j < kLanes; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+  }
+}
+
 // Products of words: accumulator += a * b in each lane, for the values that the words hold.
 inline Words broadcast_word(const std::uint32_t* word) { return Words{*word, *word, *word, *word}; }
 

@@ -9,9 +9,19 @@ inline void pack_keys(std::size_t keys, std::size_t depth, const std::uint32_t* 
   for (std::size_t first = 0; first < keys; first += kPanel, panels += depth * kPanel) {
     const std::size_t count = keys - first < kPanel ? keys - first : kPanel;
     if (count < kPanel) __builtin_memset(panels, 0, depth * kPanel * sizeof(*panels));
-    for (std::size_t j = 0; j < count; ++j) {
-      const std::uint32_t* row = key + (first + j) * stride;
-      for (std::size_t k = 0; k < depth; ++k) panels[k * kPanel + j] = row[k];
+    for (std::size_t j = 0; j < count; j += kLanes) {
+      const std::uint32_t* rows = key + (first + j) * stride;
+      const bool is_whole = j + kLanes <= count;
+      for (std::size_t k = 0; k < depth; k += kLanes) {
+        if (is_whole && k + kLanes <= depth) {
+          transpose_square(rows + k, stride, panels + k * kPanel + j, kPanel);
+        } else {
+          for (std::size_t row = 0; row < kLanes && j + row < count; ++row) {
+            for (std::size_t i = k; i < depth && i < k + kLanes; ++i)
+              panels[i * kPanel + j + row] = rows[row * stride + i];
+          }
+        }
+      }
     }
   }
 }

@@ -16,10 +16,12 @@ inline void convert_row_bf16(std::size_t columns, const float* from, std::uint32
   for (std::size_t j = 0; j < columns; j += kLanes) store_bf16(values + j, load(from + j));
 }
 
-// Asymmetric: the range of the row and 0 fall on the 256 steps. No operation here may be fused into another, so that
-// all ISA levels agree bit for bit.
+// Asymmetric: the range of the row and 0 fall on 256 steps. A little less than 255 steps and a zero point rounded a
+// little upwards keep all values inside 0..255 whatever the rounding. No operation here may be fused into another, so
+// that all ISA levels agree bit for bit.
 inline void quantize_row(std::size_t columns, const float* from, std::uint32_t* to, float* scale,
                          std::int32_t* zero_point) {
+  constexpr float kSteps = 254.99f;
   Vec low = broadcast(0.0f);
   Vec high = low;
   std::size_t j = 0;
@@ -34,16 +36,14 @@ inline void quantize_row(std::size_t columns, const float* from, std::uint32_t* 
   }
   const float smallest = reduce_min(low);
   const float range = reduce_max(high) - smallest;
-  const float steps = range > 0.0f ? 255.0f / range : 0.0f;
-  const std::int32_t zero = static_cast<std::int32_t>(0.5f - smallest * steps);
-  *scale = range / 255.0f;
+  const float steps = range > 0.0f ? kSteps / range : 0.0f;
+  const std::int32_t zero = static_cast<std::int32_t>(0.501f - smallest * steps);
+  *scale = range / kSteps;
   *zero_point = zero;
   std::uint8_t* values = reinterpret_cast<std::uint8_t*>(to);
   for (j = 0; j < columns; j += kLanes) {
-    // The sum of two roundings may leave 0..255 by one.
-    const Vec rounded = to_float(to_nearest_int(load(from + j) * broadcast(steps)));
-    const Vec shifted = rounded + broadcast(static_cast<float>(zero));
-    store_low8(values + j, to_nearest_int(minimum(maximum(shifted, broadcast(0.0f)), broadcast(255.0f))));
+    const Vec position = load(from + j) * broadcast(steps) + broadcast(static_cast<float>(zero));
+    store_low8(values + j, to_nearest_int(position));
   }
 }
 
