@@ -4,16 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := $(wildcard csrc/* csrc/*/*) CMakeLists.txt setup.py pyproject.toml constraints.txt fastce/version.py
-CPP_FILES := $(wildcard csrc/*.cpp csrc/*.h)
+CPP_FILES := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h tests/csrc/*.cpp)
 
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check fix bench clean
+.PHONY: help build demo test test-isa test-asan test-tsan check fix bench clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,25 @@ demo: $(STAMP)  ## train a cross-encoder on docstrings and rank with it
 
 test: $(STAMP)  ## run the test suite
 	$(BIN)/python -m pytest
+
+test-isa: $(STAMP)  ## run the engine's tests once at each ISA level of this processor
+	for level in $$($(BIN)/python -c "from fastce import _core; print(*_core.isa_levels())"); do \
+	  FASTCE_ISA=$$level $(BIN)/python -m pytest tests/test_cross_encoder.py tests/backends || exit 1; done
+
+# A copy of the package with an instrumented module; the leaks of an interpreter that exits are none of ours.
+test-asan: $(STAMP)  ## run the engine's tests with the address and undefined-behaviour sanitizers
+	mkdir -p build/asan && cp -r fastce build/asan/ && rm -f build/asan/fastce/*.so
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B build/asan/cmake -DFASTCE_SANITIZE=address,undefined \
+	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(CURDIR)/build/asan/fastce \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/asan/cmake --parallel
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  PYTHONPATH=build/asan $(BIN)/pytest tests/kernels tests/backends  # not python -m: that would put this folder first
+
+test-tsan:  ## run the thread pool with the thread sanitizer
+	mkdir -p build
+	$(CXX) -std=c++17 -O1 -g -fsanitize=thread -pthread -Icsrc tests/csrc/parallel_stress.cpp csrc/parallel.cpp -o build/parallel_stress
+	build/parallel_stress
 
 check: $(STAMP)  ## lint, format and type checks, changing nothing
 	$(BIN)/ruff check .

@@ -17,12 +17,13 @@ class CMakeBuild(build_ext):
     def build_extension(self, ext):
         """Runs CMake. A failure is only a warning, unless FASTCE_REQUIRE_CPP=1."""
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        build = Path(self.build_temp).resolve()
+        build_type = os.environ.get("FASTCE_BUILD_TYPE", "Release")
+        build = ROOT / "build" / f"{sys.implementation.cache_tag}-{build_type}"  # stays, so that rebuilding is quick
         build.mkdir(parents=True, exist_ok=True)
         configure = [
             "cmake",
             str(ROOT),
-            f"-DCMAKE_BUILD_TYPE={os.environ.get('FASTCE_BUILD_TYPE', 'Release')}",
+            f"-DCMAKE_BUILD_TYPE={build_type}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target.parent}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DFASTCE_VERSION={self.distribution.get_version()}",

@@ -1,12 +1,124 @@
 // The border between Python and C++: conversions and docstrings only.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include "cpu_features.h"
+#include "dispatch.h"
+#include "encoder.h"
+#include "kernel_bindings.h"
+#include "parallel.h"
+
+namespace py = pybind11;
+
+namespace fastce {
+
+namespace {
+
+EncoderSpec encoder_spec(const py::object& spec) {
+  const auto size = [&spec](const char* name) { return spec.attr(name).cast<std::size_t>(); };
+  EncoderSpec result{};
+  result.num_layers = size("num_layers");
+  result.num_heads = size("num_heads");
+  result.hidden_size = size("hidden_size");
+  result.intermediate_size = size("intermediate_size");
+  result.embedding_size = size("embedding_size");
+  result.vocab_size = size("vocab_size");
+  result.max_positions = size("max_positions");
+  result.token_types = size("token_types");
+  result.activation = activation_named(spec.attr("activation").cast<std::string>());
+  result.layer_norm_eps = spec.attr("layer_norm_eps").cast<float>();
+  return result;
+}
+
+HeadSpec head_spec(const py::object& spec) {
+  return {spec.attr("num_labels").cast<std::size_t>(), activation_named(spec.attr("activation").cast<std::string>())};
+}
+
+Parameters parameters_of(const std::map<std::string, FloatArray>& arrays) {
+  Parameters parameters;
+  for (const auto& [name, array] : arrays) {
+    const bool is_matrix = array.ndim() == 2;
+    const auto rows = static_cast<std::size_t>(is_matrix ? array.shape(0) : 1);
+    parameters[name] = {array.data(), rows, static_cast<std::size_t>(array.shape(is_matrix ? 1 : 0))};
+  }
+  return parameters;
+}
+
+// An encoder with the arrays that it reads from.
+class PythonEncoder {
+ public:
+  PythonEncoder(const py::object& encoder, const py::object& head, const std::map<std::string, FloatArray>& weights,
+                const std::string& format, const std::string& isa)
+      : level_(choose_level(isa)),
+        num_labels_(head_spec(head).num_labels),
+        encoder_(build(encoder_spec(encoder), head_spec(head), parameters_of(weights), format_named(format))) {
+    for (const auto& [name, array] : weights) {
+      if (name.rfind("embeddings.", 0) == 0) tables_.push_back(array);
+    }
+  }
+
+  FloatArray logits(const IntArray& input_ids, const IntArray& token_type_ids, const IntArray& position_ids,
+                    const IntArray& cu_seqlens, std::size_t num_threads) const {
+    const py::ssize_t pairs = cu_seqlens.size() - 1;
+    if (pairs < 0 || cu_seqlens.at(0) != 0) throw py::value_error("cu_seqlens: expected num_pairs + 1 numbers from 0");
+    const py::ssize_t tokens = cu_seqlens.at(pairs);
+    for (const IntArray* ids : {&input_ids, &token_type_ids, &position_ids}) {
+      if (ids->size() != tokens) throw py::value_error("ids: expected " + std::to_string(tokens) + " of each kind");
+    }
+    const Batch batch{static_cast<std::size_t>(pairs), input_ids.data(), token_type_ids.data(), position_ids.data(),
+                      cu_seqlens.data()};
+    FloatArray logits({pairs, static_cast<py::ssize_t>(num_labels_)});
+    float* output = logits.mutable_data();
+    const py::gil_scoped_release released;
+    encoder_.logits(batch, num_threads == 0 ? default_num_threads() : num_threads, output);
+    return logits;
+  }
+
+  const std::string& isa() const { return level_.name; }
+
+ private:
+  Encoder build(const EncoderSpec& encoder, const HeadSpec& head, const Parameters& parameters, Format format) const {
+    const py::gil_scoped_release released;
+    return Encoder(encoder, head, parameters, format, *level_.kernels);
+  }
+
+  IsaLevel level_;
+  std::size_t num_labels_;
+  Encoder encoder_;
+  std::vector<FloatArray> tables_;
+};
+
+std::vector<std::string> isa_levels() {
+  std::vector<std::string> names;
+  for (const IsaLevel& level : available_levels()) names.push_back(level.name);
+  return names;
+}
+
+}  // namespace
+
+}  // namespace fastce
 
 PYBIND11_MODULE(_core, module) {
+  using namespace fastce;
   module.doc() = "The C++ side of fastce.";
   module.attr("version") = FASTCE_VERSION;
-  module.def("cpu_features", &fastce::cpu_features,
+  module.def("cpu_features", &cpu_features,
              "Instruction-set extensions of this processor that fastce knows, widest last.");
+  module.def("isa_levels", &isa_levels, "ISA levels of this processor, best last.");
+  module.def(
+      "choose_level", [](const std::string& isa) { return choose_level(isa).name; }, py::arg("isa") = "",
+      "The ISA level that encoders use: the named one, else FASTCE_ISA, else the best.");
+  module.def("usable_cpus", &usable_cpus, "CPUs that affinity and control groups leave to this process.");
+  module.def("default_num_threads", &default_num_threads,
+             "FASTCE_NUM_THREADS, else OMP_NUM_THREADS, else usable_cpus().");
+  py::class_<PythonEncoder>(module, "Encoder", "A network with packed weights; any number of threads may use one.")
+      .def(py::init<const py::object&, const py::object&, const std::map<std::string, FloatArray>&, const std::string&,
+                    const std::string&>(),
+           py::arg("encoder"), py::arg("head"), py::arg("weights"), py::arg("number_format"), py::arg("isa") = "")
+      .def("logits", &PythonEncoder::logits, py::arg("input_ids"), py::arg("token_type_ids"), py::arg("position_ids"),
+           py::arg("cu_seqlens"), py::arg("num_threads") = 0,
+           "Logits, float32 [num_pairs, num_labels], of sequences end to end; 0 threads mean default_num_threads().")
+      .def_property_readonly("isa", &PythonEncoder::isa, "The ISA level that runs.");
+  bind_kernels(module);
 }

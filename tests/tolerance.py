@@ -23,6 +23,10 @@ BF16_LOGITS = 0.1
 """Logits of the two-layer models in bfloat16, times max(1, |logit|): some ten roundings in a row,
 2^-8 each."""
 
+INT8_LOGITS = 0.4
+"""Logits of the small random models in int8, times max(1, |logit|): half a step of 1/255 of each row's range and
+of 1/127 of each weight row's, some ten times in a row, amplified by weights far larger than those of trained models."""
+
 
 def close_to(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:
     """Whether `actual` is within `tolerance` x max(1, |expected|) everywhere, with equal shapes."""
@@ -34,3 +38,46 @@ def close_to(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> 
 def dot_product_bound(terms: int, largest_product: float, epsilon: float = torch.finfo(torch.float32).eps) -> float:
     """Error of a dot product in floating point: each of `terms` products and sums rounds once (Higham, section 3.1)."""
     return epsilon * (terms + 1) * terms * largest_product / (1 - epsilon * terms)
+
+
+FLOAT32, BFLOAT16 = 2.0**-24, 2.0**-8
+"""The largest relative error of one rounding."""
+
+ELEMENTARY = 3e-7
+"""Error of the kernels' activations beyond that of their input: the polynomials' error, as stated beside them, and
+some five roundings of numbers around 1."""
+
+STEEPEST = 1.13
+"""The largest slope of any activation, that of GELU at 1.41: by so much they amplify the error of their input."""
+
+
+def linear_bound(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Error of `x @ weight.T + bias` in float32, `[rows, out_features]`: a rounding for each product and each sum."""
+    size = x.double().abs() @ weight.double().abs().T + bias.double().abs()
+    return 2 * FLOAT32 * (x.shape[1] + 2) * size
+
+
+def layer_norm_bound(summed: torch.Tensor, error: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """Error of LayerNorm in float32, `[rows, size]`, for inputs with an error of their own.
+
+    The four or more lanes of a vector sum in turns, so a mean has size / 4 roundings. An error of the inputs, of size e
+    at most, moves a normalised value by e / deviation for itself, the same for the mean, and as much again times the
+    value for the deviation.
+    """
+    values = summed.double()
+    deviation = (values.var(-1, correction=0, keepdim=True) + eps).sqrt()
+    rounding = FLOAT32 * (values.shape[-1] / 4 + 8) * values.abs().amax(-1, keepdim=True)
+    largest = (error.amax(-1, keepdim=True) + rounding) / deviation
+    normalised = (values - values.mean(-1, keepdim=True)).abs() / deviation
+    return largest * (2 + normalised) * weight.abs() + 8 * FLOAT32 * (1 + normalised * weight.abs())
+
+
+def attention_bound(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, weight_rounding: float) -> float:
+    """Error of attention of float32 operands whose weights are rounded once more, by `weight_rounding` relative.
+
+    An error d of all scores changes each weight by a factor of e^d, in the sum and in its norm; with the exponential's
+    own error and one rounding per key in both sums, that times the largest value is the error.
+    """
+    dim, keys = query.shape[1], key.shape[0]
+    score = float((query.double().abs() @ key.double().abs().T).max()) / dim**0.5
+    return float(value.abs().max()) * (2 * FLOAT32 * ((dim + 6) * score + keys + 6) * 2 + weight_rounding)

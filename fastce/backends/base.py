@@ -54,6 +54,7 @@ class Backend(Protocol):
 
 
 BACKENDS: dict[str, str] = {
+    "cpp": "fastce.backends.cpp.engine",
     "torch": "fastce.backends.torch.engine",
     "transformers": "fastce.backends.transformers",
 }

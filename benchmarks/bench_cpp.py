@@ -1,0 +1,101 @@
+"""The C++ engine beside the ceiling of the core: single products and whole encoders.
+
+Each round times the work and the ceiling one after the other, in time that the thread was on a CPU, so that a busy
+machine spoils neither the shares nor, much, the figures. `pytest benchmarks --benchmark-only -k cpp`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from shapes import CHUNK_ROWS, ENCODERS, HEAD, LENGTHS, PRODUCTS, Shape
+
+from fastce import _core
+from fastce.spec import EncoderSpec
+
+FORMATS = ("fp32", "bf16", "int8")
+ISA = _core.choose_level()
+PEAK_STEPS = 300_000
+"""Rounds of the ceiling loop: some 2 ms."""
+
+
+def share_of_peak(benchmark: Any, number_format: str, operations: float, seconds: Any) -> None:
+    """Runs `seconds()`, which times `operations`, and notes the medians of Gop/s and of the share of the ceiling."""
+    rates, shares = [], []
+
+    def round_of_both() -> None:
+        before = _core.peak_kernel(number_format, ISA, PEAK_STEPS)
+        rate = operations / seconds()
+        after = _core.peak_kernel(number_format, ISA, PEAK_STEPS)
+        rates.append(rate)
+        shares.append(2 * rate / (before + after))
+
+    benchmark.pedantic(round_of_both, rounds=9, warmup_rounds=1)
+    benchmark.extra_info["isa"] = ISA
+    benchmark.extra_info["Gop/s"] = round(float(np.median(rates)) / 1e9, 1)
+    benchmark.extra_info["share of the ceiling"] = round(float(np.median(shares)), 3)
+
+
+@pytest.mark.parametrize("number_format", FORMATS)
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_product(benchmark: Any, name: str, number_format: str) -> None:
+    inputs, outputs = PRODUCTS[name]
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((CHUNK_ROWS, inputs)).astype(np.float32)
+    weight = generator.standard_normal((outputs, inputs)).astype(np.float32)
+    kernel = _core.LinearKernel(weight, np.zeros(outputs, np.float32), number_format, ISA)
+    operations = 2.0 * CHUNK_ROWS * inputs * outputs
+    repeats = max(1, int(2e9 / operations))
+    share_of_peak(benchmark, number_format, operations * repeats, lambda: kernel.seconds(x, repeats))
+
+
+@pytest.mark.parametrize("number_format", FORMATS)
+@pytest.mark.parametrize("name", ["minilm-l6", "minilm-l12", "bert-base"])
+def test_encoder(benchmark: Any, name: str, number_format: str) -> None:
+    shape = ENCODERS[name]
+    encoder = _core.Encoder(shape.spec(), HEAD, random_weights(shape.spec()), number_format)
+    batch = random_batch(shape)
+
+    def seconds() -> float:
+        start = time.process_time()
+        encoder.logits(*batch, num_threads=1)
+        return time.process_time() - start
+
+    share_of_peak(benchmark, number_format, shape.operations(LENGTHS), seconds)
+
+
+def random_weights(spec: EncoderSpec) -> dict[str, np.ndarray]:
+    """Random parameters under fastce's names."""
+    generator = np.random.default_rng(0)
+    weights: dict[str, np.ndarray] = {}
+
+    def add(name: str, rows: int, columns: int) -> None:
+        weights[f"{name}.weight"] = generator.standard_normal((rows, columns), np.float32) / np.float32(columns**0.5)
+        weights[f"{name}.bias"] = np.zeros(rows, np.float32)
+
+    hidden, inner = spec.hidden_size, spec.intermediate_size
+    for table, rows in (("word", spec.vocab_size), ("position", spec.max_positions), ("token_type", spec.token_types)):
+        add(f"embeddings.{table}", rows, hidden)
+    norms = ["embeddings.norm"]
+    for layer in range(spec.num_layers):
+        for part in ("query", "key", "value", "attention_output"):
+            add(f"layers.{layer}.{part}", hidden, hidden)
+        add(f"layers.{layer}.intermediate", inner, hidden)
+        add(f"layers.{layer}.output", hidden, inner)
+        norms += [f"layers.{layer}.attention_norm", f"layers.{layer}.output_norm"]
+    for norm in norms:
+        weights[f"{norm}.weight"], weights[f"{norm}.bias"] = np.ones(hidden, np.float32), np.zeros(hidden, np.float32)
+    add("head.dense", hidden, hidden)
+    add("head.output", HEAD.num_labels, hidden)
+    return weights
+
+
+def random_batch(shape: Shape) -> tuple[np.ndarray, ...]:
+    """Ids, token types, positions and cumulative lengths of sequences of `LENGTHS`."""
+    total = sum(LENGTHS)
+    ids = np.random.default_rng(0).integers(0, shape.spec().vocab_size, total).astype(np.int32)
+    positions = np.concatenate([np.arange(length) for length in LENGTHS]).astype(np.int32)
+    return ids, np.zeros(total, np.int32), positions, np.cumsum([0, *LENGTHS]).astype(np.int32)

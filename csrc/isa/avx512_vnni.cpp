@@ -1,0 +1,9 @@
+#include <utility>
+
+#include "kernels.h"
+//
+#include "isa/vec_avx512.inl.h"
+//
+#include "kernels/all.inl.h"
+
+const fastce::Kernels fastce::kernels_avx512_vnni = fastce::kKernels;

@@ -1,0 +1,143 @@
+// The border between the network, compiled for any machine, and the kernels, compiled once per ISA level: plain data
+// only. Nothing here may leave a symbol that the linker merges across levels.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace fastce {
+
+// How the operands of a matrix product are stored. All formats are read as 32-bit words: one fp32 value, two bf16
+// values or four int8 values (uint8 in activations, int8 in weights), first value in the lowest bits.
+enum class Format { fp32, bf16, int8 };
+
+enum class Activation { none, gelu, gelu_tanh, relu, tanh };
+
+// Columns of a packed matrix that lie together. Rows of fp32 buffers are padded to a multiple of it.
+static constexpr std::size_t kPanel = 32;
+
+// Queries that attention takes at a time.
+static constexpr std::size_t kQueryChunk = 48;
+
+static constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+static constexpr std::size_t values_per_word(Format format) {
+  return format == Format::fp32 ? 1 : format == Format::bf16 ? 2 : 4;
+}
+
+static constexpr std::size_t words_for(Format format, std::size_t values) {
+  return (values + values_per_word(format) - 1) / values_per_word(format);
+}
+
+// Words between rows of at least `words`: whole cache lines, and no multiple of 4096 bytes, since rows at such
+// distances compete for the same lines of the L1 cache.
+static constexpr std::size_t padded_stride(std::size_t words) {
+  const std::size_t stride = round_up(words, kPanel);
+  return stride % 1024 == 0 ? stride + 16 : stride;
+}
+
+// Activations as a matrix product reads them. What lies between the last value and the end of its word must be finite.
+struct Operand {
+  std::uint32_t* words;       // [rows][stride]
+  std::size_t stride;         // words
+  float* scales;              // [rows], int8 only: value = scale * (uint8 - zero point)
+  std::int32_t* zero_points;  // [rows], int8 only
+};
+
+// A linear layer's parameters, packed for `Kernels::linear`.
+struct Weight {
+  Format format;
+  std::size_t columns;         // out_features
+  std::size_t depth;           // words that hold in_features values
+  const std::uint32_t* words;  // [ceil(columns / kPanel)][depth][kPanel], zero beyond the matrix
+  const float* bias;           // [columns], padded with zeros to a multiple of kPanel, as are:
+  const float* scales;         // [columns], int8 only: value = scale * int8
+  const std::int32_t* sums;    // [columns], int8 only: sums over in_features
+};
+
+// Parameters of a LayerNorm, both padded with zeros to a multiple of kPanel.
+struct Norm {
+  const float* weight;  // [columns]
+  const float* bias;    // [columns]
+  float eps;
+};
+
+// output = activation(input weight^T + bias); where there is a residual, residual = LayerNorm(output + residual) then.
+// `converted`, where it has words, receives the last of these in `converted_format`.
+struct LinearCall {
+  std::size_t rows;
+  Operand input;
+  const Weight* weight;
+  Activation activation;
+  float* output;  // [rows][output_stride], columns padded to a multiple of kPanel
+  std::size_t output_stride;
+  float* residual;  // [rows][residual_stride] or null
+  std::size_t residual_stride;
+  const Norm* norm;  // null without a residual
+  Operand converted;
+  Format converted_format;
+};
+
+// output = softmax(scale * query key^T) value for one head of one sequence; all three operands in `format`.
+struct AttentionCall {
+  Format format;  // fp32, or bf16 with an even dim
+  std::size_t dim;
+  std::size_t queries;
+  std::size_t keys;
+  const std::uint32_t* query;  // [queries][query_stride]
+  std::size_t query_stride;    // words
+  const std::uint32_t* key;    // [keys][key_stride]
+  const std::uint32_t* value;  // [keys][key_stride]
+  std::size_t key_stride;      // words
+  float scale;
+  float* output;  // [queries][output_stride]
+  std::size_t output_stride;
+  std::uint32_t* scratch;  // attention_scratch_words(...), aligned to 64 bytes
+};
+
+static constexpr std::size_t attention_scratch_words(Format format, std::size_t dim, std::size_t keys) {
+  return round_up(keys, kPanel) * words_for(format, dim) + round_up(dim, kPanel) * words_for(format, keys) +
+         kQueryChunk * (padded_stride(keys) + round_up(dim, kPanel));
+}
+
+// output = LayerNorm(sum of one row of each table), for each token.
+struct EmbeddingCall {
+  static constexpr std::size_t kMaxTables = 3;
+
+  std::size_t tokens;
+  std::size_t columns;
+  std::size_t num_tables;
+  const std::int32_t* ids[kMaxTables];  // [tokens]
+  const float* tables[kMaxTables];      // [rows][columns]
+  Norm norm;
+  float* output;  // [tokens][output_stride], columns padded to a multiple of kPanel
+  std::size_t output_stride;
+};
+
+// fp32 rows to an operand of the given format.
+struct ConvertCall {
+  Format format;
+  std::size_t rows;
+  std::size_t columns;
+  const float* input;  // [rows][input_stride], columns padded with anything finite to a multiple of kPanel
+  std::size_t input_stride;
+  Operand output;
+};
+
+// One row of isa_levels.inc, as code.
+struct Kernels {
+  Format attention_format;  // the fastest one that attention has at this level
+  void (*embed)(const EmbeddingCall&);
+  void (*convert)(const ConvertCall&);
+  void (*linear)(const LinearCall&);
+  void (*attention)(const AttentionCall&);
+  double (*peak)(Format, std::size_t steps);  // for benchmarks: see kernels/peak.inl.h
+};
+
+#define FASTCE_ISA_LEVEL(name, architecture, features, flags) extern const Kernels kernels_##name;
+#include "isa_levels.inc"
+#undef FASTCE_ISA_LEVEL
+
+}  // namespace fastce

@@ -1,0 +1,169 @@
+#include "parallel.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <fstream>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace fastce {
+
+namespace {
+
+// CPUs that "<quota> <period>" in microseconds stand for; "max" and what can't be read have no limit.
+double quota_cpus(const std::string& quota, const std::string& period) {
+  const double microseconds = std::atof(quota.c_str());
+  const double length = std::atof(period.c_str());
+  return microseconds > 0 && length > 0 ? microseconds / length : HUGE_VAL;
+}
+
+std::string first_word(const std::string& path) {
+  std::string word;
+  std::ifstream(path) >> word;
+  return word;
+}
+
+// The tightest quota among this process's control group and those above it.
+double control_group_cpus() {
+  double cpus = quota_cpus(first_word("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),  // version 1
+                           first_word("/sys/fs/cgroup/cpu/cpu.cfs_period_us"));
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    if (line.rfind("0::", 0) != 0) continue;  // version 2
+    for (std::string group = line.substr(3);; group.erase(group.find_last_of('/'))) {
+      std::string quota, period;
+      std::ifstream("/sys/fs/cgroup" + group + "/cpu.max") >> quota >> period;
+      cpus = std::min(cpus, quota_cpus(quota, period));
+      if (group.find('/') == std::string::npos) break;
+    }
+  }
+  return cpus;
+}
+
+struct Job {
+  const Task& task;
+  const std::size_t count;
+  const std::size_t most_helpers;
+  std::atomic<std::size_t> next{0};
+  std::size_t helpers = 0;  // that ever joined
+  std::size_t running = 0;  // that have not left yet
+  std::exception_ptr error{};
+  std::once_flag failed{};
+
+  void run(std::size_t slot) {
+    try {
+      for (std::size_t index; (index = next.fetch_add(1)) < count;) task(index, slot);
+    } catch (...) {
+      next.store(count);
+      std::call_once(failed, [this] { error = std::current_exception(); });
+    }
+  }
+
+  bool wants_help() const { return helpers < most_helpers && next.load() < count; }
+};
+
+// Threads that wait for jobs. Never destroyed: they may still wait when the process ends.
+class Pool {
+ public:
+  void run(Job& job) {
+    {
+      const std::lock_guard lock(mutex_);
+      while (size_ < job.most_helpers) {
+        std::thread([this] { help(); }).detach();
+        ++size_;
+      }
+      jobs_.push_back(&job);
+    }
+    job_added_.notify_all();
+    job.run(0);
+    std::unique_lock lock(mutex_);
+    jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
+    helper_left_.wait(lock, [&job] { return job.running == 0; });
+  }
+
+ private:
+  void help() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      const auto wants_help = [](const Job* job) { return job->wants_help(); };
+      const auto found = std::find_if(jobs_.begin(), jobs_.end(), wants_help);
+      if (found == jobs_.end()) {
+        job_added_.wait(lock);
+        continue;
+      }
+      Job& job = **found;
+      ++job.running;
+      const std::size_t slot = ++job.helpers;
+      lock.unlock();
+      job.run(slot);
+      lock.lock();
+      --job.running;
+      helper_left_.notify_all();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable job_added_;
+  std::condition_variable helper_left_;
+  std::vector<Job*> jobs_;
+  std::size_t size_ = 0;
+};
+
+// A forked child has none of its parent's threads, and perhaps locked mutexes, so it starts afresh and leaves the old
+// pool be.
+struct OwnedPool {
+  const pid_t process;
+  Pool pool;
+};
+std::atomic<OwnedPool*> current_pool{nullptr};
+
+Pool& pool() {
+  OwnedPool* current = current_pool.load();
+  const pid_t process = getpid();
+  while (current == nullptr || current->process != process) {
+    auto* fresh = new OwnedPool{process, {}};
+    if (current_pool.compare_exchange_strong(current, fresh)) return fresh->pool;
+    delete fresh;  // another thread was first; `current` is now what it made
+  }
+  return current->pool;
+}
+
+}  // namespace
+
+std::size_t usable_cpus() {
+  cpu_set_t allowed;
+  double cpus = std::thread::hardware_concurrency();
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) cpus = CPU_COUNT(&allowed);
+  return static_cast<std::size_t>(std::max(1.0, std::ceil(std::min(cpus, control_group_cpus()))));
+}
+
+std::size_t default_num_threads() {
+  for (const char* name : {"FASTCE_NUM_THREADS", "OMP_NUM_THREADS"}) {
+    const char* text = std::getenv(name);
+    const long number = text == nullptr ? 0 : std::strtol(text, nullptr, 10);
+    if (number > 0) return static_cast<std::size_t>(number);
+  }
+  return usable_cpus();
+}
+
+void parallel_for(std::size_t count, std::size_t num_threads, const Task& task) {
+  const std::size_t helpers = std::max<std::size_t>(std::min(count, num_threads), 1) - 1;
+  Job job{task, count, helpers};
+  if (helpers == 0) {
+    job.run(0);
+  } else {
+    pool().run(job);
+  }
+  if (job.error) std::rethrow_exception(job.error);
+}
+
+}  // namespace fastce

@@ -1,0 +1,24 @@
+// The threads that share the work of one call.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+
+namespace fastce {
+
+// CPUs that this process may really use: its affinity, and the quotas of its control groups.
+std::size_t usable_cpus();
+
+// FASTCE_NUM_THREADS, else OMP_NUM_THREADS, else usable_cpus().
+std::size_t default_num_threads();
+
+// Called with an index below the count, and a slot below the number of threads that no other running task of the call
+// has.
+using Task = std::function<void(std::size_t index, std::size_t slot)>;
+
+// Runs task(0), ... task(count - 1) on the calling thread and up to `num_threads` - 1 helpers, and returns when all
+// have ended. May be called from several threads at once and in a forked child. Where a task throws, tasks that have
+// not begun are left out and the exception is thrown on.
+void parallel_for(std::size_t count, std::size_t num_threads, const Task& task);
+
+}  // namespace fastce

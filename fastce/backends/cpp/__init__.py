@@ -1,0 +1,1 @@
+"""The CPU engine: a whole encoder in one call of `fastce._core`."""

@@ -1,0 +1,71 @@
+"""Runs a described network with the C++ engine; inference only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from fastce.checkpoints.network import Description, Network
+from fastce.packing import PackedBatch
+from fastce.spec import Precision
+
+if TYPE_CHECKING:
+    from fastce import _core
+
+FORMATS: dict[Precision, str] = {"fp32": "fp32", "bf16": "bf16", "fp16": "bf16", "int8": "int8"}
+"""What the layers' products compute in. CPUs have no fast float16 arithmetic, so fp16 means bfloat16 as well."""
+
+
+class CppEncoder:
+    """An encoder with packed weights. Any number of threads may share it."""
+
+    def __init__(self, description: Description, precision: Precision):
+        from fastce import _core
+
+        arrays = {name: parameter.detach().float().numpy() for name, parameter in description.weights.items()}
+        self.core: _core.Encoder = _core.Encoder(description.encoder, description.head, arrays, FORMATS[precision])
+
+    def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
+        """See `Encoder`. By default takes `OMP_NUM_THREADS`, else every CPU that the process may use."""
+        logits = self.core.logits(
+            batch.input_ids.numpy(),
+            batch.token_type_ids.numpy(),
+            batch.position_ids.numpy(),
+            batch.cu_seqlens.numpy(),
+            num_threads=num_threads or 0,
+        )
+        return torch.from_numpy(logits)
+
+
+class CppBackend:
+    """The C++ engine: CPUs, every described family, every precision."""
+
+    trainable = False
+    needs_module = False
+
+    def unsupported(self, network: Network | None, precision: Precision, device: torch.device) -> list[str]:
+        """See `Backend`.
+
+        Raises:
+            ValueError: `FASTCE_ISA` names a level that the processor lacks.
+        """
+        reasons = []
+        if device.type != "cpu":
+            reasons.append(f"it runs on the CPU, not on {device}")
+        try:
+            from fastce._core import choose_level
+        except ImportError:
+            return [*reasons, "fastce was installed without its C++ module"]
+        choose_level()
+        if network is not None and network.description is None:
+            reasons.append(network.objection)
+        return reasons
+
+    def build(self, network: Network, precision: Precision, device: torch.device) -> CppEncoder:
+        """See `Backend`."""
+        assert network.description is not None
+        return CppEncoder(network.description, precision)
+
+
+BACKEND = CppBackend()
