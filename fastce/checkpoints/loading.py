@@ -15,7 +15,7 @@ import torch
 from fastce.checkpoints.checkpoint import Checkpoint
 from fastce.checkpoints.metadata import Metadata, read_metadata
 from fastce.checkpoints.network import FAMILIES
-from fastce.checkpoints.reading import read_network
+from fastce.checkpoints.reading import is_finite, read_network
 from fastce.checkpoints.source import Source
 from fastce.spec import Precision
 
@@ -159,7 +159,7 @@ def check_weights_fit(name: str, model_type: str, report: Mapping[str, Any], sha
 
 def check_finite(name: str, module: torch.nn.Module) -> None:
     """Raises ValueError with every weight that holds NaN or infinity."""
-    broken = [key for key, value in module.named_parameters() if not bool(torch.isfinite(value).all())]
+    broken = [key for key, value in module.named_parameters() if not is_finite(value)]
     if broken:
         raise ValueError(f"{name}: NaN or infinity in {', '.join(broken)}")
 

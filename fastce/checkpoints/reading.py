@@ -43,6 +43,12 @@ def read_network(source: Source, config: Any) -> Network | None:
     if shapes != family.parameter_shapes(encoder, head):
         return None
     weights = {name: weight.float() for name, weight in weights.items()}
-    if not all(bool(torch.isfinite(weight).all()) for weight in weights.values()):
+    if not all(map(is_finite, weights.values())):
         return None
     return Network(None, Description(encoder, head, weights), "")
+
+
+def is_finite(weight: torch.Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity, in one pass over it: both show in the extremes."""
+    low, high = torch.aminmax(weight)
+    return bool(torch.isfinite(low) & torch.isfinite(high))
