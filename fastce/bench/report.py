@@ -19,6 +19,9 @@ def number(value: float | None, form: str, scale: float = 1.0) -> str:
     return "" if value is None else format(value * scale, form)
 
 
+PLAIN_WIDTH = 120
+"""Columns of the printed table where no terminal says how wide it is."""
+
 COLUMNS: dict[str, Cell] = {
     "system": lambda result, figures: result.system,
     "precision": lambda result, figures: result.precision,
@@ -97,16 +100,17 @@ def write(report: Report, folder: Path) -> list[Path]:
 
 def show(report: Report) -> None:
     """Prints the table and its notes."""
-    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE)
+    table = Table(box=None, padding=(0, 1))
     for position, heading in enumerate(COLUMNS):
-        table.add_column(heading, justify="left" if position < 2 else "right")
+        table.add_column(heading, justify="left" if position < 2 else "right", overflow="fold")
     for cells in rows(report):
         table.add_row(*cells)
     console = Console()
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
     console.print(table)
     for note in notes(report):
         console.print(note, highlight=False, markup=False)

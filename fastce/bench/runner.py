@@ -152,9 +152,10 @@ class Session:
                 bar.update()
 
     def admit(self, result: Result, reference: np.ndarray) -> None:
-        """Prepares in one process, loads in another, and keeps that one where the scores are right."""
-        with self.worker(result) as worker:
-            worker.call("prepare")
+        """Converts in one process, loads in another, and keeps that one where the scores are right."""
+        if SYSTEMS[result.system].converts:
+            with self.worker(result) as worker:
+                worker.call("prepare")
         worker = self.stack.enter_context(self.worker(result))
         result.settings, result.load_seconds = worker.call("load")
         result.loaded_memory = worker.call("memory", "VmRSS")

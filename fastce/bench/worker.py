@@ -40,7 +40,8 @@ class Worker:
 
     def scores(self) -> np.ndarray:
         """Logits of all pairs."""
-        return self.system.score(self.pairs)
+        logits: np.ndarray = self.system.score(self.pairs)
+        return logits
 
     def throughput(self) -> float:
         """Seconds to score all pairs once."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,11 +38,7 @@ class Task:
 
 
 class System(Protocol):
-    """A way to score pairs. `prepare` runs in a process of its own, so that it does not count as memory of scoring."""
-
-    def prepare(self, task: Task) -> None:
-        """Converts the model into `task.folder` and finds the best settings, where there is something to do."""
-        ...
+    """A way to score pairs."""
 
     def load(self, task: Task) -> str:
         """Loads the model, and says with which settings; called once, in the process that scores."""
@@ -50,6 +46,14 @@ class System(Protocol):
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Logits, float32 `[num_pairs, num_labels]`, in the order of the pairs; tokenises them as well."""
+        ...
+
+
+class Converter(System, Protocol):
+    """A system that converts models first, in another process, so that this is no part of scoring's memory."""
+
+    def prepare(self, task: Task) -> None:
+        """Converts the model into `task.folder` and finds the best settings."""
         ...
 
 
@@ -61,11 +65,13 @@ class Entry:
         path: `module:class` of the system.
         precisions: What it can run.
         packages: Modules that it imports, to the names under which pip knows them.
+        converts: Whether it is a `Converter`.
     """
 
     path: str
     precisions: tuple[Precision, ...]
     packages: dict[str, str] = field(default_factory=dict)
+    converts: bool = False
 
     def missing_packages(self) -> list[str]:
         """Packages that are not installed, as pip knows them."""
@@ -84,14 +90,16 @@ SYSTEMS: dict[str, Entry] = {
         "fastce.bench.systems.onnxruntime:OnnxRuntime",
         ("fp32", "int8"),
         {"onnxruntime": "onnxruntime", "onnx": "onnx"},
+        converts=True,
     ),
     "openvino": Entry(
         "fastce.bench.systems.openvino:OpenVino",
         ("fp32", "bf16", "int8"),
         {"openvino": "openvino", "nncf": "nncf"},
+        converts=True,
     ),
     "ctranslate2": Entry(
-        "fastce.bench.systems.ctranslate2:CTranslate2", ("fp32", "int8"), {"ctranslate2": "ctranslate2"}
+        "fastce.bench.systems.ctranslate2:CTranslate2", ("fp32", "int8"), {"ctranslate2": "ctranslate2"}, converts=True
     ),
     "optimum-intel": Entry(
         "fastce.bench.systems.optimum:OptimumIntel", ("fp32", "bf16", "int8"), {"optimum.intel": "optimum-intel[nncf]"}
@@ -111,8 +119,7 @@ def importable(module: str) -> bool:
         return False
 
 
-def make_system(path: str) -> System:
-    """Imports and makes the system at `module:class`."""
+def make_system(path: str) -> Any:
+    """Imports and makes the `System` or `Converter` at `module:class`."""
     module, _, name = path.partition(":")
-    system: System = getattr(import_module(module), name)()
-    return system
+    return getattr(import_module(module), name)()

@@ -118,7 +118,7 @@ class ConvertedSystem(ABC):
         ]
 
     def prepare(self, task: Task) -> None:
-        """See `System`."""
+        """See `Converter`."""
         PairEncoder.save(task.model, task.folder)
         self.encoder = PairEncoder(task.folder, task.max_length)
         self.convert(task, self.encoder)

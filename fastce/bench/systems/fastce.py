@@ -15,9 +15,6 @@ from fastce.cross_encoder import CrossEncoder
 class Fastce:
     """`CrossEncoder.predict` with the best backend there is."""
 
-    def prepare(self, task: Task) -> None:
-        """Nothing to do."""
-
     def load(self, task: Task) -> str:
         """See `System`."""
         self.model = CrossEncoder(

@@ -16,9 +16,6 @@ BATCH_SIZE = 32
 class SentenceTransformers:
     """`CrossEncoder.predict` in batches of 32, its default."""
 
-    def prepare(self, task: Task) -> None:
-        """Nothing to do."""
-
     def load(self, task: Task) -> str:
         """See `System`."""
         from sentence_transformers import CrossEncoder

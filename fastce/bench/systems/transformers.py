@@ -16,9 +16,6 @@ BATCH_SIZE = 32
 class Transformers:
     """The Hugging Face module on padded batches, in order of the texts' lengths."""
 
-    def prepare(self, task: Task) -> None:
-        """Nothing to do."""
-
     def load(self, task: Task) -> str:
         """See `System`."""
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
