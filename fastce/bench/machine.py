@@ -20,7 +20,6 @@ PACKAGES = (
     "nncf",
     "ctranslate2",
     "optimum-intel",
-    "optimum-onnx",
 )
 
 FLAGS = ("fma", "avx", "amx", "f16c", "sse4_2", "asimd", "sve", "i8mm", "bf16")

@@ -102,10 +102,10 @@ SYSTEMS: dict[str, Entry] = {
         "fastce.bench.systems.ctranslate2:CTranslate2", ("fp32", "int8"), {"ctranslate2": "ctranslate2"}, converts=True
     ),
     "optimum-intel": Entry(
-        "fastce.bench.systems.optimum:OptimumIntel", ("fp32", "bf16", "int8"), {"optimum.intel": "optimum-intel[nncf]"}
-    ),
-    "optimum-onnx": Entry(
-        "fastce.bench.systems.optimum:OptimumOnnx", ("fp32",), {"optimum.onnxruntime": "optimum-onnx[onnxruntime]"}
+        "fastce.bench.systems.optimum_intel:OptimumIntel",
+        ("fp32", "bf16"),
+        {"optimum.intel": "optimum-intel", "openvino": "openvino"},
+        converts=True,
     ),
 }
 """Names to systems. A new one is a file beside this one and a row here."""

@@ -18,13 +18,20 @@ class Transformers:
 
     def load(self, task: Task) -> str:
         """See `System`."""
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoTokenizer
 
         torch.set_num_threads(task.threads)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(task.model)
-        self.model: Any = AutoModelForSequenceClassification.from_pretrained(task.model, dtype=torch.float32).eval()
+        self.model = self.load_model(task)
         self.max_length = task.max_length
         return f"batches of {BATCH_SIZE}, {task.threads} threads"
+
+    def load_model(self, task: Task) -> Any:
+        """The module in evaluation mode."""
+        from transformers import AutoModelForSequenceClassification
+
+        model: Any = AutoModelForSequenceClassification.from_pretrained(task.model, dtype=torch.float32)
+        return model.eval()
 
     @torch.inference_mode()
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
