@@ -48,7 +48,16 @@ class CTranslate2(ConvertedSystem):
                 for part in ("weight", "bias")
             },
         )
-        TransformersConverter(task.model).convert(str(task.folder / "encoder"), force=True)
+
+        class Converter(TransformersConverter):
+            """Says what transformers 5 no longer does: that positions are absolute, as all `HEADS` have them."""
+
+            def load_model(self, *arguments: Any, **options: Any) -> Any:
+                model = super().load_model(*arguments, **options)
+                model.config.position_embedding_type = "absolute"
+                return model
+
+        Converter(task.model).convert(str(task.folder / "encoder"), force=True)
 
     def variants(self, task: Task) -> Sequence[str]:
         """Nothing else to choose."""
