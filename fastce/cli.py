@@ -1,4 +1,4 @@
-"""The command line: `fastce score`, `fastce rank`, `fastce info`. Torch is imported only when a command needs it."""
+"""The command line: score, rank, bench, info. Torch is imported only when a command needs it."""
 
 from __future__ import annotations
 
@@ -86,6 +86,61 @@ def rank(
         fail(str(error))
     for result in ranking:
         typer.echo(f"{result['score']:.6f}\t{result['text']}")
+
+
+@app.command()
+def bench(
+    model: ModelOption,
+    out: Annotated[Path, typer.Option("--out", file_okay=False, help="A folder for the table, the JSON, the picture.")],
+    pairs: Annotated[str | None, typer.Option("--pairs", help="A file of pairs, as for score.")] = None,
+    lengths: Annotated[
+        str, typer.Option("--lengths", help="Without --pairs: tokens of made pairs, lognormal:MEAN or fixed:LENGTH.")
+    ] = "lognormal:65",
+    num_pairs: Annotated[
+        int | None, typer.Option("--num-pairs", min=2, help="Pairs; the whole file or 512 by default.")
+    ] = None,
+    peers: Annotated[
+        str, typer.Option("--peers", help="Systems to compare with, separated by commas.")
+    ] = "sentence-transformers,onnxruntime,openvino,ctranslate2",
+    precision: Annotated[str, typer.Option("--precision", help="Precisions, separated by commas.")] = "fp32,bf16,int8",
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds over all systems.")] = 5,
+    documents: Annotated[
+        str, typer.Option("--documents", help="Numbers of documents to time the ranking of; empty for none.")
+    ] = "1,2,5,10,20,50,100",
+    threads: ThreadsOption = None,
+) -> None:
+    """Compare with other systems: throughput, latency and memory, timed in turns, scores checked first.
+
+    Every system is loaded in a process of its own and stays in memory until the end of the run.
+    """
+    from fastce.bench import report
+    from fastce.bench.remote import WorkerError
+    from fastce.bench.runner import Plan, run
+
+    chosen = [name for name in PRECISIONS if name in precision.split(",")]
+    if unknown := set(precision.split(",")) - set(PRECISIONS):
+        fail(f"--precision: expected some of {', '.join(PRECISIONS)}, got {', '.join(sorted(unknown))}")
+    counts = [text for text in documents.split(",") if text]
+    if not all(text.isdecimal() and int(text) > 0 for text in counts):
+        fail(f"--documents: expected positive whole numbers, separated by commas, got {documents!r}")
+    try:
+        plan = Plan(
+            model=model,
+            peers=[name for name in peers.split(",") if name],
+            precisions=chosen,
+            pairs=pairs,
+            lengths=lengths,
+            num_pairs=num_pairs,
+            repeats=repeats,
+            threads=threads,
+            documents=[int(text) for text in counts],
+        )
+        found = run(plan)
+        files = report.write(found, out)
+    except (ValueError, TypeError, OSError, WorkerError) as error:
+        fail(str(error))
+    report.show(found)
+    typer.echo(f"written: {', '.join(map(str, files))}")
 
 
 @app.command()

