@@ -14,6 +14,8 @@ import pytest
 from shapes import CHUNK_ROWS, ENCODERS, HEAD, LENGTHS, PRODUCTS, Shape
 
 from fastce import _core
+from fastce.bench.operations import count_operations
+from fastce.checkpoints.network import FAMILIES
 from fastce.spec import EncoderSpec
 
 FORMATS = ("fp32", "bf16", "int8")
@@ -61,39 +63,26 @@ def test_encoder(benchmark: Any, name: str, number_format: str) -> None:
 
     def seconds() -> float:
         start = time.process_time()
-        encoder.logits(*batch, num_threads=1)
+        encoder.logits(*batch, 1)
         return time.process_time() - start
 
-    share_of_peak(benchmark, number_format, shape.operations(LENGTHS), seconds)
+    operations = count_operations(shape.spec(), np.array(LENGTHS))
+    share_of_peak(benchmark, number_format, operations, seconds)
 
 
 def random_weights(spec: EncoderSpec) -> dict[str, np.ndarray]:
-    """Random parameters under fastce's names."""
+    """Random parameters under fastce's names; norms that leave their input as it is."""
     generator = np.random.default_rng(0)
-    weights: dict[str, np.ndarray] = {}
-
-    def add(name: str, rows: int, columns: int) -> None:
-        weights[f"{name}.weight"] = generator.standard_normal((rows, columns), np.float32) / np.float32(columns**0.5)
-        weights[f"{name}.bias"] = np.zeros(rows, np.float32)
-
-    hidden, inner = spec.hidden_size, spec.intermediate_size
-    for table, rows in (("word", spec.vocab_size), ("position", spec.max_positions), ("token_type", spec.token_types)):
-        add(f"embeddings.{table}", rows, hidden)
-    norms = ["embeddings.norm"]
-    for layer in range(spec.num_layers):
-        for part in ("query", "key", "value", "attention_output"):
-            add(f"layers.{layer}.{part}", hidden, hidden)
-        add(f"layers.{layer}.intermediate", inner, hidden)
-        add(f"layers.{layer}.output", hidden, inner)
-        norms += [f"layers.{layer}.attention_norm", f"layers.{layer}.output_norm"]
-    for norm in norms:
-        weights[f"{norm}.weight"], weights[f"{norm}.bias"] = np.ones(hidden, np.float32), np.zeros(hidden, np.float32)
-    add("head.dense", hidden, hidden)
-    add("head.output", HEAD.num_labels, hidden)
+    weights = {}
+    for name, shape in FAMILIES["bert"].parameter_shapes(spec, HEAD).items():
+        if len(shape) == 2:
+            weights[name] = generator.standard_normal(shape, np.float32) / np.float32(shape[1] ** 0.5)
+        else:
+            weights[name] = np.full(shape, name.endswith("norm.weight"), np.float32)
     return weights
 
 
-def random_batch(shape: Shape) -> tuple[np.ndarray, ...]:
+def random_batch(shape: Shape) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Ids, token types, positions and cumulative lengths of sequences of `LENGTHS`."""
     total = sum(LENGTHS)
     ids = np.random.default_rng(0).integers(0, shape.spec().vocab_size, total).astype(np.int32)

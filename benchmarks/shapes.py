@@ -48,13 +48,6 @@ class Shape:
             attention_dropout=0.0,
         )
 
-    def operations(self, lengths: list[int]) -> float:
-        """Multiplications and additions that scoring needs, the last layer for first tokens only."""
-        hidden, inner, tokens = self.hidden_size, self.intermediate_size, sum(lengths)
-        layer = tokens * (4 * hidden**2 + 2 * hidden * inner) + sum(2 * n * n * hidden for n in lengths)
-        last = len(lengths) * (4 * hidden**2 + 2 * hidden * inner) + 2 * tokens * hidden * self.num_heads
-        return 2.0 * ((self.num_layers - 1) * layer + last)
-
 
 ENCODERS = {
     "minilm-l6": Shape(6, 12, 384, 1536),
