@@ -10,10 +10,10 @@ export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-isa test-asan test-tsan check fix bench clean
+.PHONY: help build demo test test-isa test-asan test-tsan test-emulated check fix bench clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -49,6 +49,16 @@ test-tsan:  ## run the thread pool with the thread sanitizer
 	mkdir -p build
 	$(CXX) -std=c++17 -O1 -g -fsanitize=thread -pthread -Icsrc tests/csrc/parallel_stress.cpp csrc/parallel.cpp -o build/parallel_stress
 	build/parallel_stress
+
+# A processor without AVX, and AArch64 (Debian: apt install qemu-user g++-aarch64-linux-gnu).
+test-emulated: $(STAMP)  ## run the kernels on emulated processors
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B build/emulated -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(CURDIR)/build/emulated \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/emulated --parallel --target kernels_check
+	qemu-x86_64 -cpu Nehalem build/emulated/kernels_check
+	aarch64-linux-gnu-g++ -std=c++17 -O3 -ffp-contract=off -fno-strict-aliasing -static -Icsrc tests/csrc/kernels_check.cpp \
+	  csrc/cpu_features.cpp csrc/dispatch.cpp csrc/packed_linear.cpp csrc/isa/scalar.cpp -o build/emulated/kernels_check_aarch64
+	qemu-aarch64 build/emulated/kernels_check_aarch64
 
 check: $(STAMP)  ## lint, format and type checks, changing nothing
 	$(BIN)/ruff check .
