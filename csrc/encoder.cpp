@@ -46,6 +46,13 @@ std::vector<Block> make_blocks(const Batch& batch, std::size_t num_threads) {
   return blocks;
 }
 
+// Whether so few blocks would keep the threads busy for less than about 80% of the time, which is what they reach when
+// they share one block and meet after each of its steps.
+bool leaves_threads_idle(std::size_t num_blocks, std::size_t num_threads) {
+  const std::size_t rounds = (num_blocks + num_threads - 1) / num_threads;
+  return num_threads > 1 && static_cast<double>(num_blocks) < 0.8 * static_cast<double>(rounds * num_threads);
+}
+
 }  // namespace
 
 Encoder::Encoder(const EncoderSpec& encoder, const HeadSpec& head, const Parameters& parameters, Format format,
@@ -136,11 +143,11 @@ void Encoder::check(const Batch& batch) const {
 void Encoder::logits(const Batch& batch, std::size_t num_threads, float* logits) const {
   if (batch.num_pairs == 0) return;
   check(batch);
-  if (batch.num_pairs < num_threads) {
+  const std::vector<Block> blocks = make_blocks(batch, num_threads);
+  if (leaves_threads_idle(blocks.size(), num_threads)) {
     BlockRun(*this, batch, num_threads).run({0, batch.num_pairs}, logits);
     return;
   }
-  const std::vector<Block> blocks = make_blocks(batch, num_threads);
   std::vector<std::unique_ptr<BlockRun>> runs(std::min(num_threads, blocks.size()));
   parallel_for(blocks.size(), runs.size(), [&](std::size_t i, std::size_t slot) {
     if (runs[slot] == nullptr) runs[slot] = std::make_unique<BlockRun>(*this, batch, 1);
