@@ -46,11 +46,12 @@ std::vector<Block> make_blocks(const Batch& batch, std::size_t num_threads) {
   return blocks;
 }
 
-// Whether so few blocks would keep the threads busy for less than about 80% of the time, which is what they reach when
-// they share one block and meet after each of its steps.
+// Whether blocks are so few, and so ill divided by the threads, that these do better to share one block and meet after
+// each of its steps, which keeps them busy for more than 90% of the time.
 bool leaves_threads_idle(std::size_t num_blocks, std::size_t num_threads) {
+  if (num_threads == 1 || num_blocks >= 4 * num_threads) return false;
   const std::size_t rounds = (num_blocks + num_threads - 1) / num_threads;
-  return num_threads > 1 && static_cast<double>(num_blocks) < 0.8 * static_cast<double>(rounds * num_threads);
+  return 10 * num_blocks < 9 * rounds * num_threads;
 }
 
 }  // namespace
