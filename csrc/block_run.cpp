@@ -9,22 +9,27 @@ namespace fastce {
 
 namespace {
 
-// Rows that go through a layer's matrix products together: enough to reuse each panel of weights, few enough that all
-// that lies between two products stays in the L2 cache.
-constexpr std::size_t kChunkRows = 48;
+// Rows that go through a layer's matrix products together: few enough that all that lies between two products stays in
+// the L2 cache, and for wide layers, whose weights may come from memory each time, enough to use those well. Multiples
+// of the tallest tiles.
+std::size_t chunk_rows_for(const EncoderSpec& spec) { return spec.intermediate_size <= 2048 ? 24 : 48; }
 
 }  // namespace
 
 BlockRun::BlockRun(const Encoder& encoder, const Batch& batch, std::size_t num_threads)
-    : encoder_(encoder), batch_(batch), num_threads_(num_threads), slots_(num_threads) {
+    : encoder_(encoder),
+      batch_(batch),
+      num_threads_(num_threads),
+      chunk_rows_(chunk_rows_for(encoder.encoder_)),
+      slots_(num_threads) {
   const std::size_t hidden = encoder.encoder_.hidden_size;
   const std::size_t inner = encoder.encoder_.intermediate_size;
   for (Slot& slot : slots_) {
-    slot.wide = Rows(kChunkRows, std::max({inner, 3 * hidden, encoder.encoder_.embedding_size}));
-    slot.narrow = Rows(kChunkRows, std::max(hidden, encoder.head_.num_labels));
+    slot.wide = Rows(chunk_rows_, std::max({inner, 3 * hidden, encoder.encoder_.embedding_size}));
+    slot.narrow = Rows(chunk_rows_, std::max(hidden, encoder.head_.num_labels));
     if (encoder.format_ == Format::fp32) continue;
-    slot.input = OperandRows(encoder.format_, kChunkRows, hidden);
-    slot.inner = OperandRows(encoder.format_, kChunkRows, inner);
+    slot.input = OperandRows(encoder.format_, chunk_rows_, hidden);
+    slot.inner = OperandRows(encoder.format_, chunk_rows_, inner);
   }
 }
 
@@ -89,7 +94,7 @@ void BlockRun::run(const Block& block, float* logits) {
 // Calls step(slot, first row, number of rows) for chunks as equal as can be.
 template <class Step>
 void BlockRun::for_rows(std::size_t rows, const Step& step) {
-  const std::size_t fewest = (rows + kChunkRows - 1) / kChunkRows;
+  const std::size_t fewest = (rows + chunk_rows_ - 1) / chunk_rows_;
   const std::size_t chunks = std::min(rows, round_up(fewest, num_threads_));
   parallel_for(chunks, num_threads_, [&](std::size_t chunk, std::size_t slot) {
     const std::size_t begin = rows * chunk / chunks;

@@ -25,10 +25,10 @@ class BlockRun {
  private:
   // What one thread needs for some rows at a time.
   struct Slot {
-    Rows wide;          // [kChunkRows][max(intermediate_size, 3 hidden_size)]
-    Rows narrow;        // [kChunkRows][max(hidden_size, num_labels)]
-    OperandRows input;  // [kChunkRows][hidden_size]
-    OperandRows inner;  // [kChunkRows][intermediate_size]
+    Rows wide;          // [chunk_rows][max(intermediate_size, 3 hidden_size)]
+    Rows narrow;        // [chunk_rows][max(hidden_size, num_labels)]
+    OperandRows input;  // [chunk_rows][hidden_size]
+    OperandRows inner;  // [chunk_rows][intermediate_size]
     AlignedBuffer<std::uint32_t> attention;
     std::size_t attention_words = 0;
   };
@@ -52,6 +52,7 @@ class BlockRun {
   const Encoder& encoder_;
   const Batch& batch_;
   const std::size_t num_threads_;
+  const std::size_t chunk_rows_;
   std::vector<Slot> slots_;
   Block block_{};
   std::size_t reserved_tokens_ = 0;

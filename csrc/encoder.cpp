@@ -46,6 +46,14 @@ std::vector<Block> make_blocks(const Batch& batch, std::size_t num_threads) {
   return blocks;
 }
 
+// Whether blocks are so few, and so ill divided by the threads, that these do better to share one block and meet after
+// each of its steps, which keeps them busy for more than 90% of the time.
+bool leaves_threads_idle(std::size_t num_blocks, std::size_t num_threads) {
+  if (num_threads == 1 || num_blocks >= 4 * num_threads) return false;
+  const std::size_t rounds = (num_blocks + num_threads - 1) / num_threads;
+  return 10 * num_blocks < 9 * rounds * num_threads;
+}
+
 }  // namespace
 
 Encoder::Encoder(const EncoderSpec& encoder, const HeadSpec& head, const Parameters& parameters, Format format,
@@ -136,11 +144,11 @@ void Encoder::check(const Batch& batch) const {
 void Encoder::logits(const Batch& batch, std::size_t num_threads, float* logits) const {
   if (batch.num_pairs == 0) return;
   check(batch);
-  if (batch.num_pairs < num_threads) {
+  const std::vector<Block> blocks = make_blocks(batch, num_threads);
+  if (leaves_threads_idle(blocks.size(), num_threads)) {
     BlockRun(*this, batch, num_threads).run({0, batch.num_pairs}, logits);
     return;
   }
-  const std::vector<Block> blocks = make_blocks(batch, num_threads);
   std::vector<std::unique_ptr<BlockRun>> runs(std::min(num_threads, blocks.size()));
   parallel_for(blocks.size(), runs.size(), [&](std::size_t i, std::size_t slot) {
     if (runs[slot] == nullptr) runs[slot] = std::make_unique<BlockRun>(*this, batch, 1);

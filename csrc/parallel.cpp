@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <condition_variable>
 #include <cstdlib>
@@ -54,8 +55,8 @@ struct Job {
   const std::size_t count;
   const std::size_t most_helpers;
   std::atomic<std::size_t> next{0};
-  std::size_t helpers = 0;  // that ever joined
-  std::size_t running = 0;  // that have not left yet
+  std::size_t helpers = 0;              // that ever joined
+  std::atomic<std::size_t> running{0};  // that have not left yet
   std::exception_ptr error{};
   std::once_flag failed{};
 
@@ -71,6 +72,18 @@ struct Job {
   bool wants_help() const { return helpers < most_helpers && next.load() < count; }
 };
 
+// Waits without sleeping, for as long as waking up takes and not much more. The steps of a split block follow each
+// other so quickly that threads that slept between them would spend much of the time waking up.
+template <class Condition>
+bool happens_soon(const Condition& condition) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(100);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
 // Threads that wait for jobs. Never destroyed: they may still wait when the process ends.
 class Pool {
  public:
@@ -82,12 +95,18 @@ class Pool {
         ++size_;
       }
       jobs_.push_back(&job);
+      ++jobs_ever_;
     }
     job_added_.notify_all();
     job.run(0);
+    const auto is_over = [&job] { return job.running.load() == 0; };
+    {
+      const std::lock_guard lock(mutex_);
+      jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
+    }
+    if (happens_soon(is_over)) return;
     std::unique_lock lock(mutex_);
-    jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
-    helper_left_.wait(lock, [&job] { return job.running == 0; });
+    helper_left_.wait(lock, is_over);
   }
 
  private:
@@ -97,7 +116,11 @@ class Pool {
       const auto wants_help = [](const Job* job) { return job->wants_help(); };
       const auto found = std::find_if(jobs_.begin(), jobs_.end(), wants_help);
       if (found == jobs_.end()) {
-        job_added_.wait(lock);
+        const auto is_new = [this, seen = jobs_ever_.load()] { return jobs_ever_.load() != seen; };
+        lock.unlock();
+        happens_soon(is_new);
+        lock.lock();
+        job_added_.wait(lock, is_new);
         continue;
       }
       Job& job = **found;
@@ -106,7 +129,7 @@ class Pool {
       lock.unlock();
       job.run(slot);
       lock.lock();
-      --job.running;
+      --job.running;  // from here on the job may be gone
       helper_left_.notify_all();
     }
   }
@@ -115,6 +138,7 @@ class Pool {
   std::condition_variable job_added_;
   std::condition_variable helper_left_;
   std::vector<Job*> jobs_;
+  std::atomic<std::size_t> jobs_ever_{0};
   std::size_t size_ = 0;
 };
 
