@@ -18,6 +18,7 @@ from tolerance import BF16_LOGITS, INT8_LOGITS, LOGITS, close_to
 
 from fastce import CrossEncoder, available_backends
 from fastce.backends.base import load_backend
+from fastce.backends.cpp import engine
 from fastce.checkpoints.network import describe
 from fastce.packing import PackedBatch, position_ids
 from fastce.spec import Precision
@@ -235,3 +236,17 @@ def test_numbers_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _core.default_num_threads() == 3
     monkeypatch.setenv("FASTCE_NUM_THREADS", "5")
     assert _core.default_num_threads() == 5
+
+
+def test_without_the_module_fastce_says_so_once_and_runs_on_torch(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fastce._core", None)
+    monkeypatch.delattr("fastce._core")
+    engine.warn_without_module.cache_clear()
+    with pytest.warns(UserWarning, match="installed without its C\\+\\+ module") as caught:
+        model = CrossEncoder(tiny("bert"))
+    assert len(caught) == 1
+    assert available_backends(model)["cpp"] == ["fastce was installed without its C++ module"]
+    assert model.pipeline.built_encoder().backend == "torch"
+    assert np.isfinite(model.predict(PAIRS[:3])).all()
+    with pytest.raises(ValueError, match="cpp: fastce was installed without its C\\+\\+ module"):
+        CrossEncoder(tiny("bert"), precision="int8")

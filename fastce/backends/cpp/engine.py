@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,6 +40,15 @@ class CppEncoder:
         return torch.from_numpy(logits)
 
 
+@cache
+def warn_without_module() -> None:
+    """Says once that fastce is slower than it could be: pip hides what an installation has to say."""
+    message = (
+        "fastce was installed without its C++ module and scores with PyTorch; install it again with a C++17 compiler"
+    )
+    warnings.warn(message, stacklevel=2)
+
+
 class CppBackend:
     """The C++ engine: CPUs, every described family, every precision."""
 
@@ -56,6 +67,7 @@ class CppBackend:
         try:
             from fastce._core import choose_level
         except ImportError:
+            warn_without_module()
             return [*reasons, "fastce was installed without its C++ module"]
         choose_level()
         if network is not None and network.description is None:
