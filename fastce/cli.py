@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 import fastce
-
-if TYPE_CHECKING:
-    from fastce.spec import Precision
+from fastce.spec import PRECISIONS
 
 app = typer.Typer(
     name="fastce",
@@ -71,9 +69,9 @@ def rank(
     threads: ThreadsOption = None,
 ) -> None:
     """Rank the lines of a file by their score with a query."""
-    texts = [line for line in documents.read_text(encoding="utf-8").splitlines() if line.strip()]
     encoder = load(model, max_length, backend, precision, threads)
     try:
+        texts = [line for line in documents.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
         ranking = encoder.rank(
             query,
             texts,
@@ -149,20 +147,21 @@ def info() -> None:
     import torch
 
     from fastce.backends.base import available_backends
-    from fastce.settings import cpu_features, default_device, default_num_threads
+    from fastce.settings import cpp_facts, default_device, default_num_threads
 
     typer.echo(f"fastce {fastce.__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}")
-    features = cpu_features()
-    typer.echo(f"C++ module: {'not built' if features is None else 'built'}")
-    typer.echo(f"CPU features: {', '.join(features or ['none known'])}")
+    try:
+        facts = cpp_facts()
+    except ValueError as error:
+        fail(str(error))
+    for name, value in facts.items():
+        typer.echo(f"{name}: {value}")
     device = default_device()
     for precision in PRECISIONS:
         for name, reasons in available_backends(precision=precision, device=str(device)).items():
             typer.echo(f"backend {name}, {precision} on {device}: {'; '.join(reasons) or 'available'}")
-    typer.echo(f"threads: {default_num_threads() or torch.get_num_threads()}")
-
-
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8")
+    if "threads" not in facts:
+        typer.echo(f"threads: {default_num_threads() or torch.get_num_threads()}")
 
 
 def load(model: str, max_length: int | None, backend: str, precision: str, threads: int | None) -> fastce.CrossEncoder:

@@ -170,7 +170,8 @@ class CrossEncoder:
         logits = self.pipeline.logits(
             first, second, max_length=self.max_length, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
-        scores = scoring.scores_from_logits(logits, activation_fn or self.activation_fn, apply_softmax)
+        with torch.inference_mode():
+            scores = scoring.scores_from_logits(logits, activation_fn or self.activation_fn, apply_softmax)
         return scoring.convert(
             scores, convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor, single=single
         )
@@ -307,11 +308,12 @@ class CrossEncoder:
             ),
         )
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, **options: Any) -> None:
         """Writes the model so that transformers, sentence-transformers and fastce load it.
 
         Args:
             path: A directory; made if missing. An interrupted save leaves the model that was in it.
+            **options: Options of sentence-transformers' method, such as `safe_serialization`; without effect.
 
         Raises:
             OSError: The directory can't be written.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,10 @@ def split_pairs(inputs: Any) -> tuple[list[str], list[str], bool]:
     """
     if isinstance(inputs, np.ndarray):
         inputs = inputs.tolist()
-    if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable):
+    if isinstance(inputs, str | bytes | Mapping | Set) or not isinstance(inputs, Iterable):
         raise TypeError(f"inputs: expected a pair of texts or a list of pairs, got {describe(inputs)}")
     pairs = list(inputs)
-    single = bool(pairs) and not is_sequence(pairs[0])
+    single = bool(pairs) and not any(map(is_sequence, pairs))
     if single:
         pairs = [pairs]
     for index, pair in enumerate(pairs):

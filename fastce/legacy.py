@@ -69,6 +69,9 @@ def method_arguments(
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> R:
+            if function.__name__ == "predict" and len(args) == 3 and isinstance(args[2], int):
+                deprecated("predict: pass batch_size by name", stacklevel=2)  # the second place of 2.2
+                *args, kwargs["batch_size"] = args  # type: ignore[assignment]
             for name in without_effect:
                 if name in kwargs:
                     del kwargs[name]

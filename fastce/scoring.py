@@ -52,6 +52,8 @@ def activation_name(activation_fn: ActivationFn) -> str | None:
     kind = type(activation_fn)
     if kind.__name__ not in ACTIVATION_FUNCTIONS or not kind.__module__.startswith("torch.nn.modules."):
         return None
+    if repr(activation_fn) != repr(ACTIVATION_FUNCTIONS[kind.__name__]()):  # its arguments would be lost
+        return None
     return f"{kind.__module__}.{kind.__name__}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,27 +54,48 @@ def default_num_threads() -> int | None:
     return check_positive(int(text), "FASTCE_NUM_THREADS")
 
 
-def cpu_features() -> list[str] | None:
-    """Instruction-set extensions of this processor that the C++ module knows; None where the module was not built."""
+def cpp_facts() -> dict[str, str]:
+    """What the C++ module says of itself and of this machine, by name.
+
+    Raises:
+        ValueError: `FASTCE_ISA` names a level that the processor lacks.
+    """
     try:
         from fastce import _core
     except ImportError:
-        return None
-    return _core.cpu_features()
+        return {"C++ module": "not built"}
+    return {
+        "C++ module": "built",
+        "ISA level": f"{_core.choose_level()} of {', '.join(_core.isa_levels())}",
+        "threads": str(_core.default_num_threads()),
+    }
+
+
+_threads_lock = threading.Lock()
+_threads_before: list[int] = []
 
 
 @contextmanager
 def torch_threads(number: int | None) -> Iterator[None]:
-    """Sets torch's number of threads for a while; None leaves it alone."""
-    before = torch.get_num_threads()
-    if number is None or number == before:
+    """Sets torch's number of threads for a while; None leaves it alone.
+
+    The number is the whole process's, so where several threads ask at once, the last one to leave sets it back.
+    """
+    if number is None:
         yield
         return
-    torch.set_num_threads(number)
+    with _threads_lock:
+        _threads_before.append(torch.get_num_threads())
+        torch.set_num_threads(number)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _threads_lock:
+            if len(_threads_before) == 1:
+                torch.set_num_threads(_threads_before[0])
+                _threads_before.clear()
+            else:
+                _threads_before.pop()
 
 
 def progress_bar(show: bool | None, *, total: int | None, description: str, unit: str) -> Any:

@@ -52,17 +52,21 @@ def score_stream(model: CrossEncoder, source: str, target: str, batch_size: int)
         ValueError: A line is no pair, or the file's kind is unknown; the message says which.
         OSError: A file can't be read or written.
     """
+    if target != "-" and Path(target).exists() and source != "-" and Path(target).samefile(source):
+        raise ValueError(f"{target}: it would be written over while it is read")
     pairs = read_pairs(source)
+    piece = list(islice(pairs, PAIRS_PER_PIECE))  # a source that can't be read leaves the target as it was
     key = "score" if model.num_labels == 1 else "scores"
     with (
         open_text(target, "w") as lines,
         progress_bar(True, total=None, description="Scoring", unit="pairs") as progress,
     ):
-        while piece := list(islice(pairs, PAIRS_PER_PIECE)):
+        while piece:
             for scores in model.predict(piece, batch_size=batch_size, show_progress_bar=False).tolist():
                 lines.write(json.dumps({key: scores}) + "\n")
             lines.flush()
             progress.update(len(piece))
+            piece = list(islice(pairs, PAIRS_PER_PIECE))
 
 
 def read_pairs(source: str) -> Iterator[tuple[str, str]]:
@@ -74,8 +78,11 @@ def read_pairs(source: str) -> Iterator[tuple[str, str]]:
         if kind in DELIMITERS:
             quoting: Literal[0, 3] = csv.QUOTE_NONE if kind == ".tsv" else csv.QUOTE_MINIMAL
             rows: csv.DictReader[str] = csv.DictReader(lines, delimiter=DELIMITERS[kind], quoting=quoting)
+            csv.field_size_limit(sys.maxsize)
             for row in rows:
                 place = f"{source}, line {rows.line_num}"
+                if None in row:
+                    raise ValueError(f"{place}: more fields than the header has")
                 yield checked(choose_fields(row, place), place)
         else:
             for number, line in enumerate(lines, start=1):
@@ -119,4 +126,5 @@ def open_text(name: str, mode: str) -> Any:
     if name == "-":
         stream: TextIO = sys.stdin if mode == "r" else sys.stdout
         return nullcontext(stream)
-    return open(name, mode, encoding="utf-8", newline="" if mode == "r" else None)
+    encoding = "utf-8-sig" if mode == "r" else "utf-8"  # spreadsheets begin files with a byte-order mark
+    return open(name, mode, encoding=encoding, newline="" if mode == "r" else None)

@@ -144,3 +144,32 @@ def test_help_answers_in_half_a_second() -> None:
         seconds.append(time.perf_counter() - start)
         assert {"score", "rank", "info"} <= set(output.stdout.split())
     assert min(seconds) < 0.5
+
+
+def test_a_source_is_not_written_over(tiny: Tiny, tmp_path: Path) -> None:
+    source = write(tmp_path / "pairs.jsonl", READABLE[:3])
+    before = source.read_text()
+    result = invoke("score", "--model", tiny("bert"), "--in", source, "--out", source)
+    assert result.exit_code == 1
+    assert "it would be written over while it is read" in result.stderr
+    assert source.read_text() == before
+
+
+def test_scores_of_an_earlier_run_stay_where_the_source_is_unusable(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "pairs.xlsx").write_text("")
+    (tmp_path / "scores.jsonl").write_text("kept")
+    invoke("score", "--model", tiny("bert"), "--in", tmp_path / "pairs.xlsx", "--out", tmp_path / "scores.jsonl")
+    assert (tmp_path / "scores.jsonl").read_text() == "kept"
+
+
+def test_spreadsheets(tiny: Tiny, tmp_path: Path) -> None:
+    """A byte-order mark, a field of more than 128 KiB, and a row with more fields than the header."""
+    source = tmp_path / "pairs.csv"
+    source.write_text("query,document\na,b\na," + "long " * 40_000 + "\n", encoding="utf-8-sig")
+    result = invoke("score", "--model", tiny("bert"), "--in", source)
+    assert result.exit_code == 0, result.output
+    assert len(scores_in(result.stdout)) == 2
+    source.write_text("query,document\na,b,c\n")
+    result = invoke("score", "--model", tiny("bert"), "--in", source)
+    assert result.exit_code == 1
+    assert "pairs.csv, line 2: more fields than the header has" in result.stderr

@@ -4,15 +4,16 @@ import copy
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import CONFIGS, PAIRS, SENTENCES, UNKNOWN_FAMILY, transformers_logits
+from tiny_models import CONFIGS, PAIRS, SENTENCES, UNKNOWN_FAMILY, make_tokenizer, transformers_logits
 from tolerance import BF16_LOGITS, LOGITS, SAME_PAIR, close_to
 from torch import nn
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, XLNetConfig
 
 import fastce
 from fastce import CrossEncoder, available_backends
@@ -309,3 +310,30 @@ def test_number_of_threads(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTCE_NUM_THREADS", "many")
     with pytest.raises(ValueError, match="FASTCE_NUM_THREADS: expected a positive whole number, got 'many'"):
         CrossEncoder(tiny("bert"))
+
+
+def test_an_unknown_precision(tiny: Tiny) -> None:
+    for backend in ("auto", "torch"):
+        with pytest.raises(ValueError, match="precision: expected one of fp32, bf16, fp16, int8, got 'fp8'"):
+            CrossEncoder(tiny("bert"), backend=backend, precision="fp8")
+    with pytest.raises(ValueError, match="got 'fp8'"):
+        available_backends(precision="fp8")
+
+
+def test_an_activation_with_parameters(tiny: Tiny) -> None:
+    assert CrossEncoder(tiny("bert")).predict(PAIRS[:3], activation_fn=nn.PReLU()).shape == (3,)
+
+
+def test_a_family_that_pads_on_the_left(tmp_path: Path) -> None:
+    """XLNet reads its last token, has no limit of positions (-1 in its config) and takes token types."""
+    config = XLNetConfig(vocab_size=300, d_model=32, n_layer=2, n_head=2, d_inner=40, num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    tokenizer = make_tokenizer("bert")
+    tokenizer.padding_side = "left"
+    tokenizer.save_pretrained(tmp_path)
+    model = CrossEncoder(tmp_path, max_length=40)
+    pairs = PAIRS[:20]
+    expected = transformers_logits(model.model, model.tokenizer, pairs, 40)[:, 0]
+    assert close_to(logits_of(model, pairs), expected, LOGITS)
+    alone = transformers_logits(model.model, model.tokenizer, pairs[3:4], 40)[0, 0]
+    assert close_to(logits_of(model, pairs[3]), alone, LOGITS)

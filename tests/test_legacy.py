@@ -101,3 +101,9 @@ def test_older_names_of_predict_and_rank(tiny: Tiny) -> None:
         ranking = model.rank("a", ["b", "c"], activation_fct=nn.Identity(), num_workers=1, convert_to_tensor=True)
     assert ranking == model.rank("a", ["b", "c"], activation_fn=nn.Identity())
     assert len(caught) == 3
+
+
+def test_the_second_place_of_predict_was_the_batch_size(tiny: Tiny) -> None:
+    model = CrossEncoder(tiny("bert"))
+    with pytest.warns(DeprecationWarning, match="pass batch_size by name"):
+        assert np.array_equal(model.predict(PAIRS[:5], 2), model.predict(PAIRS[:5], batch_size=2))

@@ -31,7 +31,7 @@ def test_nothing_else_is_resolved(path: str) -> None:
         activation_from_name(path)
 
 
-@pytest.mark.parametrize("activation", [torch.sigmoid, lambda logits: logits, nn.Bilinear(1, 1, 1)])
+@pytest.mark.parametrize("activation", [torch.sigmoid, lambda logits: logits, nn.Bilinear(1, 1, 1), nn.Hardtanh(-5, 5)])
 def test_what_could_not_be_read_back_has_no_name(activation: Any) -> None:
     assert activation_name(activation) is None
 

@@ -7,7 +7,7 @@ import torch
 from tiny_models import PAIRS, make_tokenizer
 
 from fastce import CrossEncoder
-from fastce.settings import cpu_features, torch_threads
+from fastce.settings import cpp_facts, torch_threads
 
 Tiny = Callable[..., str]
 
@@ -24,9 +24,20 @@ def test_torch_threads_are_set_back() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_cpu_features_are_known_where_the_module_is_built() -> None:
+def test_overlapping_numbers_of_threads_are_set_back_at_last() -> None:
+    before = torch.get_num_threads()
+    first, second = torch_threads(1), torch_threads(3)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert torch.get_num_threads() == before
+
+
+def test_the_cpp_module_tells_its_level(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fastce._core", reason="the C++ module was not built")
-    assert isinstance(cpu_features(), list)
+    monkeypatch.setenv("FASTCE_ISA", "scalar")
+    assert cpp_facts()["ISA level"].startswith("scalar of scalar")
 
 
 def test_pool_and_chunk_size_are_accepted_and_said_to_do_nothing(tiny: Tiny) -> None:

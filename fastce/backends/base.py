@@ -9,7 +9,7 @@ import torch
 
 from fastce.checkpoints.network import Network
 from fastce.packing import PackedBatch
-from fastce.spec import Precision
+from fastce.spec import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from fastce.cross_encoder import CrossEncoder
@@ -86,12 +86,19 @@ def available_backends(
     Returns:
         Backend names, in order of preference, to reasons against them; an empty list means that the backend can run.
     """
+    check_precision(precision)
     if model is not None:
         network, where = model.pipeline.checkpoint.network(with_module=False), model.device
         precision = model.pipeline.precision
     else:
         network, where = None, torch.device(device)
     return {name: load_backend(name).unsupported(network, precision, where) for name in BACKENDS}
+
+
+def check_precision(precision: str) -> None:
+    """Raises ValueError unless there is such a precision."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
 
 
 def choose(
@@ -112,6 +119,7 @@ def choose(
     Raises:
         ValueError: The named backend can't run the network, or none can; the message holds every reason.
     """
+    check_precision(precision)
     refusals = []
     for candidate in BACKENDS if name == "auto" else (name,):
         backend = load_backend(candidate)

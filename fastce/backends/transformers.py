@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from fastce.backends.torch.engine import compute_dtype
 from fastce.checkpoints.network import Network
@@ -16,45 +15,44 @@ from fastce.spec import Precision
 
 
 class TransformersEncoder:
-    """Unpacks a batch, pads it and calls the module's own forward."""
+    """Unpacks a batch, pads it as the model's tokenizer does, and calls the module's own forward."""
 
-    def __init__(self, module: torch.nn.Module, dtype: torch.dtype, device: torch.device):
+    def __init__(self, module: torch.nn.Module, tokenizer: Any, dtype: torch.dtype, device: torch.device):
         self.module = module
+        self.tokenizer = tokenizer
         self.dtype = dtype
         self.device = device
-        self.takes_token_types = "token_type_ids" in inspect.signature(module.forward).parameters
 
     @torch.inference_mode()
     def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
         """See `Encoder`."""
         was_training = self.module.training
         self.module.eval()
-        with self._autocast(), torch_threads(num_threads):
-            logits = self.training_logits(batch).float()
-        self.module.train(was_training)
-        return logits
+        try:
+            with self._autocast(), torch_threads(num_threads):
+                return self.training_logits(batch).float()
+        finally:
+            self.module.train(was_training)
 
     def training_logits(self, batch: PackedBatch) -> torch.Tensor:
         """See `TrainableEncoder`."""
-        lengths = batch.lengths
-        inputs = {
-            "input_ids": self._pad(batch.input_ids, lengths, getattr(self.module.config, "pad_token_id", None) or 0),
-            "attention_mask": self._pad(torch.ones_like(batch.input_ids), lengths, 0),
-        }
-        if self.takes_token_types:
-            inputs["token_type_ids"] = self._pad(batch.token_type_ids, lengths, 0)
+        features = {"input_ids": split(batch.input_ids, batch)}
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            features["token_type_ids"] = split(batch.token_type_ids, batch)
+        with_padding = len(set(batch.lengths)) > 1  # without, models that have no padding token run too
+        inputs = self.tokenizer.pad(features, padding=with_padding, return_tensors="pt").to(self.device)
         logits: torch.Tensor = self.module(**inputs).logits
         return logits
-
-    def _pad(self, tokens: torch.Tensor, lengths: list[int], value: int) -> torch.Tensor:
-        """[total_tokens] -> int64 [num_pairs, max_seqlen]."""
-        padded = pad_sequence(list(tokens.long().split(lengths)), batch_first=True, padding_value=value)
-        return padded.to(self.device)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
+
+
+def split(tokens: torch.Tensor, batch: PackedBatch) -> list[list[int]]:
+    """[total_tokens] -> a list for each sequence."""
+    return [sequence.tolist() for sequence in tokens.split(batch.lengths)]
 
 
 class TransformersBackend:
@@ -70,7 +68,7 @@ class TransformersBackend:
     def build(self, network: Network, precision: Precision, device: torch.device) -> TransformersEncoder:
         """See `Backend`."""
         assert network.module is not None
-        return TransformersEncoder(network.module, compute_dtype(precision, device), device)
+        return TransformersEncoder(network.module, network.tokenizer, compute_dtype(precision, device), device)
 
 
 BACKEND = TransformersBackend()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,6 +42,8 @@ class Checkpoint:
         self._read = read
         self._load = load
         self._module: Any = None
+        self._read_from: tuple[str, object] | None = None
+        self._steps = 0
 
     @property
     def config(self) -> Any:
@@ -48,8 +52,14 @@ class Checkpoint:
 
     @property
     def module(self) -> Any:
-        """The Hugging Face module, made now if it has not been."""
+        """The Hugging Face module, made now if it has not been.
+
+        Raises:
+            RuntimeError: The file that the weights were read from is not what it was any more.
+        """
         if self._module is None:
+            if self._read_from is not None and file_identity(self._read_from[0]) != self._read_from[1]:
+                raise RuntimeError(f"{self._read_from[0]} has changed since the model was loaded; load it again")
             self._module = self._load().to(self.device)
         return self._module
 
@@ -72,10 +82,31 @@ class Checkpoint:
             with_module: Whether the description must be of the module; without, it may be read from the file.
         """
         network = None if with_module or self._module is not None else self._read()
-        return describe(self.module) if network is None else network
+        if network is None:
+            network = describe(self.module)
+        elif network.file is not None:
+            self._read_from = (network.file, file_identity(network.file))
+        return replace(network, tokenizer=self.tokenizer)
+
+    def count_step(self) -> None:
+        """Notes that an optimizer has changed the weights: fused ones do so behind the parameters' version counters."""
+        self._steps += 1
 
     def state(self) -> object:
-        """Changes whenever the weights may have: another module, another parameter, or a parameter changed in place."""
+        """Changes with the weights: another module, another parameter, an optimizer's step, a change in place.
+
+        Changes through `parameter.data` leave no trace and are not noticed.
+        """
         if self._module is None:
             return self.device
-        return id(self._module), tuple((weight.data_ptr(), weight._version) for weight in self._module.parameters())
+        versions = tuple((weight.data_ptr(), weight._version) for weight in self._module.parameters())
+        return id(self._module), self._steps, versions
+
+
+def file_identity(path: str) -> object:
+    """What differs when a file has been replaced or written to; None where there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

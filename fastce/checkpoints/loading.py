@@ -58,11 +58,14 @@ def load_checkpoint(
     if num_labels is not None:
         config.num_labels = num_labels
     tokenizer = AutoTokenizer.from_pretrained(source.name, **{**source.options, **processor_kwargs})
+    if not model_kwargs.get("weights_only", True):
+        raise ValueError("model_kwargs: weights_only=False would run code from a pickle; fastce never does")
+    is_plain = model_kwargs.keys() <= {"dtype", "torch_dtype"}  # other options are the module's to obey
     return Checkpoint(
         config,
         tokenizer,
         metadata,
-        read=partial(read_network, source, config),
+        read=partial(read_network, source, config) if is_plain else lambda: None,
         load=partial(load_module, source, config, model_kwargs),
     )
 
@@ -74,7 +77,7 @@ def load_config(source: Source, config_kwargs: Mapping[str, Any]) -> tuple[Any, 
     directory = Path(source.name)
     if directory.exists() and not (directory / "config.json").is_file():
         what = "no config.json in it" if directory.is_dir() else "it is a file, not a directory"
-        raise FileNotFoundError(f"{source.name}: {what}; expected a model's directory or a Hub id")
+        raise ValueError(f"{source.name}: {what}; expected a model's directory or a Hub id")
     candidates = [source.name]
     if not directory.exists() and "/" not in source.name:
         candidates.append(f"{DEFAULT_ORGANIZATION}/{source.name}")
@@ -118,8 +121,6 @@ def load_module(source: Source, config: Any, model_kwargs: Mapping[str, Any]) ->
 
     options = {**source.options, **model_kwargs, "dtype": torch.float32}
     options.pop("torch_dtype", None)
-    if not options.get("weights_only", True):
-        raise ValueError("model_kwargs: weights_only=False would run code from a pickle; fastce never does")
     # Wrong shapes are reported below, with everything else that does not fit.
     shapes_may_differ = options.pop("ignore_mismatched_sizes", False)
     try:

@@ -53,11 +53,15 @@ class Network:
         module: The Hugging Face module with its float32 parameters; None where the weights come from the file.
         description: The network in fastce's words, or None where it has none.
         objection: Why `description` is None, else an empty string.
+        file: Where the weights were read from without a module, else None.
+        tokenizer: The model's tokenizer, for backends that pad; None where nobody knows it.
     """
 
     module: torch.nn.Module | None
     description: Description | None
     objection: str
+    file: str | None = None
+    tokenizer: Any = None
 
     @property
     def positions(self) -> PositionScheme:
@@ -98,7 +102,7 @@ def capped_length(length: int, config: Any) -> int:
     if family is not None:
         with suppress(ValueError):  # a config that its family can't describe
             limit = family.encoder(config).max_length
-    if limit is None or length <= limit:
+    if limit is None or limit < 1 or length <= limit:  # XLNet's config says -1
         return length
     if length < NO_LENGTH_LIMIT:
         warnings.warn(

@@ -45,7 +45,7 @@ def read_network(source: Source, config: Any) -> Network | None:
     weights = {name: weight.float() for name, weight in weights.items()}
     if not all(map(is_finite, weights.values())):
         return None
-    return Network(None, Description(encoder, head, weights), "")
+    return Network(None, Description(encoder, head, weights), "", file=path)
 
 
 def is_finite(weight: torch.Tensor) -> bool:

@@ -76,7 +76,7 @@ def fit(model: CrossEncoder, train_dataloader: Any, options: FitOptions) -> None
                     model.model.train()
             evaluation.run(epoch, -1)
     model.model.eval()
-    if options.output_path is not None and not evaluation.keeps_best:
+    if options.output_path is not None and not evaluation.has_saved:
         model.save(options.output_path)
 
 
@@ -117,6 +117,7 @@ class Stepper:
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.model.pipeline.checkpoint.count_step()
         self.optimizer.zero_grad()
         if self.scaler.get_scale() >= scale:  # a lowered scale means that the step was skipped
             self.scheduler.step()
@@ -143,11 +144,7 @@ class Evaluation:
         self.model = model
         self.options = options
         self.best_score = -float("inf")
-
-    @property
-    def keeps_best(self) -> bool:
-        """Whether the best model is saved as training goes."""
-        return self.options.evaluator is not None and self.options.save_best_model
+        self.has_saved = False
 
     def run(self, epoch: int, steps: int) -> None:
         """Evaluates, tells the callback, saves a model that is better than all before.
@@ -163,12 +160,15 @@ class Evaluation:
         score = evaluator(
             self.model, output_path=None if output_path is None else str(output_path), epoch=epoch, steps=steps
         )
+        if not isinstance(score, float | int | np.floating):
+            raise TypeError(f"evaluator: expected a number, got {describe(score)}")
         if self.options.callback is not None:
             self.options.callback(score, epoch, steps)
         if score > self.best_score:
             self.best_score = score
             if self.options.save_best_model and output_path is not None:
                 self.model.save(output_path)
+                self.has_saved = True
 
 
 def unzip_examples(examples: Sequence[Any], num_labels: int, place: str) -> tuple[list[str], list[str], torch.Tensor]:

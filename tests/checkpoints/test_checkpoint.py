@@ -91,3 +91,17 @@ def test_weights_in_half_precision_are_read_as_float32(tiny: Tiny, tmp_path: Pat
     description = CrossEncoder(tmp_path / "model").pipeline.checkpoint.network(with_module=False).description
     assert description is not None
     assert {weight.dtype for weight in description.weights.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("change", ["delete", "replace"])
+def test_a_file_that_has_changed_since_is_not_taken_for_the_model(tiny: Tiny, tmp_path: Path, change: str) -> None:
+    directory = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
+    model = CrossEncoder(directory)
+    scores = model.predict(PAIRS[:3])
+    if change == "delete":
+        shutil.rmtree(directory)
+    else:
+        CrossEncoder(tiny("bert", seed=3)).save(directory)
+    assert np.array_equal(model.predict(PAIRS[:3]), scores)
+    with pytest.raises(RuntimeError, match=r"model\.safetensors has changed since the model was loaded"):
+        model.save(tmp_path / "elsewhere")

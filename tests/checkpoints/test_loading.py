@@ -91,12 +91,12 @@ def test_broken_numbers_are_named(directory: Path, value: float) -> None:
 
 
 def test_a_directory_without_config(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no config\.json in it; expected a model's directory or a Hub id"):
+    with pytest.raises(ValueError, match=r"no config\.json in it; expected a model's directory or a Hub id"):
         CrossEncoder(tmp_path)
 
 
 def test_a_file_is_no_directory(directory: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="it is a file, not a directory"):
+    with pytest.raises(ValueError, match="it is a file, not a directory"):
         CrossEncoder(directory / "config.json")
 
 

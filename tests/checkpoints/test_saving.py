@@ -26,7 +26,7 @@ def test_what_is_saved_loads_everywhere(tiny: Tiny, tmp_path: Path, family: str)
 
     model = CrossEncoder(tiny(family), activation_fn=nn.Tanh())
     scores = model.predict(PAIRS)
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path, safe_serialization=True)
     assert (CrossEncoder(tmp_path).predict(PAIRS) == scores).all()
     reference = Reference(str(tmp_path))
     assert isinstance(reference.activation_fn, nn.Tanh)

@@ -318,3 +318,25 @@ def test_an_output_path_that_cannot_be_written_is_found_before_training(tiny: Ti
 def test_input_example_prints_as_the_original() -> None:
     assert str(InputExample(texts=["a", "b"], label=1)) == "<InputExample> label: 1, texts: a; b"
     assert InputExample("id", ["a", "b"], 0.5).guid == "id"
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_predict_sees_what_every_optimizer_has_changed(tiny: Tiny, tmp_path: Path, fused: bool) -> None:
+    """Fused optimizers change parameters behind their version counters."""
+    model = CrossEncoder(tiny("bert"))
+    before = model.predict(PAIRS[:5])
+    options: dict[str, Any] = {"optimizer_params": {"lr": 1e-2, "fused": fused}, "warmup_steps": 0}
+    model.fit(loader(16), output_path=tmp_path, show_progress_bar=False, **options)
+    after = model.predict(PAIRS[:5])
+    assert np.abs(after - before).max() > 1e-3
+    assert np.abs(CrossEncoder(tmp_path).predict(PAIRS[:5]) - after).max() < 1e-6
+
+
+def test_an_evaluation_that_is_no_number_does_not_lose_the_model(tiny: Tiny, tmp_path: Path) -> None:
+    CrossEncoder(tiny("bert")).fit(loader(8), Evaluator(float("nan")), output_path=tmp_path, show_progress_bar=False)
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_an_evaluator_that_returns_a_dictionary_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(TypeError, match="evaluator: expected a number, got dict"):
+        CrossEncoder(tiny("bert")).fit(loader(8), lambda *_, **__: {"spearman": 1.0}, show_progress_bar=False)
