@@ -107,18 +107,13 @@ class CrossEncoder:
         stored = checkpoint.metadata
         self.prompts = dict(stored.prompts) | dict(prompts or {})
         self.default_prompt_name = default_prompt_name or stored.default_prompt_name
-        if activation_fn is not None:
-            self.activation_fn = activation_fn
-        elif stored.activation_fn is not None:
-            self.activation_fn = scoring.activation_from_name(stored.activation_fn)
-        else:
-            self.activation_fn = torch.nn.Sigmoid() if self.num_labels == 1 else torch.nn.Identity()
+        self.activation_fn = activation_fn or scoring.default_activation(stored.activation_fn, self.num_labels)
         self._max_length = 0
         self.max_length = self.tokenizer.model_max_length if max_length is None else max_length
         self.to(device or default_device())
         self.pipeline.built_encoder()  # broken weights, and a backend that can't run the model, say so now
 
-    @legacy.method_arguments(legacy.PREDICT_NAMES, legacy.PREDICT_WITHOUT_EFFECT)
+    @legacy.method_arguments(legacy.PREDICT_NAMES, legacy.PREDICT_WITHOUT_EFFECT, legacy.PREDICT_PLACES)
     def predict(
         self,
         inputs: Any,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
@@ -26,6 +27,8 @@ CONSTRUCTOR_ORDER_4 = ("num_labels", "max_length", "activation_fn", "device")
 
 PREDICT_NAMES = {"sentences": "inputs", "activation_fct": "activation_fn"}
 PREDICT_WITHOUT_EFFECT = ("num_workers",)
+PREDICT_PLACES: dict[int, tuple[type, str]] = {2: (int, "batch_size")}
+"""Positional arguments of 2.2, self being 0: a value of this type in this place is that argument."""
 RANK_NAMES = {"activation_fct": "activation_fn"}
 RANK_WITHOUT_EFFECT = ("num_workers", "apply_softmax", "convert_to_numpy", "convert_to_tensor")
 
@@ -57,21 +60,23 @@ def constructor_arguments(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def method_arguments(
-    names: dict[str, str], without_effect: Sequence[str]
+    names: dict[str, str], without_effect: Sequence[str], places: Mapping[int, tuple[type, str]] = MappingProxyType({})
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Lets a method take older names, and some that no longer do anything.
 
     Args:
         names: Older to current names.
         without_effect: Names that are accepted and dropped.
+        places: Last positional arguments that were others once: place to type and name.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> R:
-            if function.__name__ == "predict" and len(args) == 3 and isinstance(args[2], int):
-                deprecated("predict: pass batch_size by name", stacklevel=2)  # the second place of 2.2
-                *args, kwargs["batch_size"] = args  # type: ignore[assignment]
+            kind, place_name = places.get(len(args) - 1, (None, ""))
+            if kind is not None and isinstance(args[-1], kind):
+                deprecated(f"{function.__name__}: pass {place_name} by name", stacklevel=2)
+                kwargs[place_name], args = args[-1], args[:-1]
             for name in without_effect:
                 if name in kwargs:
                     del kwargs[name]

@@ -47,6 +47,13 @@ def activation_from_name(path: str) -> ActivationFn:
     return ACTIVATION_FUNCTIONS[name]()
 
 
+def default_activation(stored: str | None, num_labels: int) -> ActivationFn:
+    """The activation function that a model's config names, else sigmoid for one label and identity for several."""
+    if stored is not None:
+        return activation_from_name(stored)
+    return nn.Sigmoid() if num_labels == 1 else nn.Identity()
+
+
 def activation_name(activation_fn: ActivationFn) -> str | None:
     """The path under which an activation function is written to a config, or None where it can't be read back."""
     kind = type(activation_fn)
