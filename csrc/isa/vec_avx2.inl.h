@@ -84,6 +84,12 @@ inline Vec to_float(IntVec x) { return {_mm256_cvtepi32_ps(x.v)}; }
 inline IntVec to_nearest_int(Vec x) { return {_mm256_cvtps_epi32(x.v)}; }
 inline IntVec bits_of(Vec x) { return {_mm256_castps_si256(x.v)}; }
 inline Vec from_bits(IntVec x) { return {_mm256_castsi256_ps(x.v)}; }
+// table[lowest four bits of each index]
+inline Vec look_up(const float (&table)[16], IntVec index) {
+  const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index.v);
+  const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), index.v);
+  return {_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(index.v, 28)))};
+}
 
 // to[j][i] = from[i][j] for kLanes x kLanes words
 inline void transpose_square(const std::uint32_t* from, std::size_t from_stride, std::uint32_t* to,

@@ -70,6 +70,10 @@ inline Vec to_float(IntVec x) { return {_mm512_cvtepi32_ps(x.v)}; }
 inline IntVec to_nearest_int(Vec x) { return {_mm512_cvtps_epi32(x.v)}; }
 inline IntVec bits_of(Vec x) { return {_mm512_castps_si512(x.v)}; }
 inline Vec from_bits(IntVec x) { return {_mm512_castsi512_ps(x.v)}; }
+// table[lowest four bits of each index]
+inline Vec look_up(const float (&table)[16], IntVec index) {
+  return {_mm512_permutexvar_ps(index.v, _mm512_loadu_ps(table))};
+}
 
 // to[j][i] = from[i][j] for kLanes x kLanes words
 inline void transpose_square(const std::uint32_t* from, std::size_t from_stride, std::uint32_t* to,

@@ -82,6 +82,10 @@ inline IntVec shift_right(IntVec x) {
 inline Vec to_float(IntVec x) { return {__builtin_convertvector(x.v, Floats)}; }
 inline IntVec bits_of(Vec x) { return {(Ints)x.v}; }
 inline Vec from_bits(IntVec x) { return {(Floats)x.v}; }
+// table[lowest four bits of each index]
+inline Vec look_up(const float (&table)[16], IntVec index) {
+  return {Floats{table[index.v[0] & 15], table[index.v[1] & 15], table[index.v[2] & 15], table[index.v[3] & 15]}};
+}
 // Adding 1.5 * 2^23 leaves the nearest integer (to even) in the lowest bits, for |x| < 2^22.
 inline IntVec to_nearest_int(Vec x) {
   const Vec shift = broadcast(12582912.0f);

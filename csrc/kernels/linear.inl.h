@@ -5,7 +5,7 @@ namespace {
 // Accumulators to activation(x weight^T + bias), in place.
 template <Activation activation>
 inline void finish_row(const LinearCall& call, std::size_t row) {
-  const Weight& weight = *call.weight;
+  const Weight weight = *call.weight;  // a copy, which no store can change
   float* values = call.output + row * call.output_stride;
   if (weight.format != Format::int8) {
     for (std::size_t j = 0; j < weight.columns; j += kLanes) {

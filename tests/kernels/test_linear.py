@@ -79,6 +79,14 @@ def test_activations(activation: str, isa: str) -> None:
 
 
 @every_level
+@pytest.mark.parametrize("activation", ["none", "gelu", "gelu_tanh", "relu", "tanh"])
+def test_not_a_number_stays_one(activation: str, isa: str) -> None:
+    x = torch.tensor([1.0, float("nan"), -1.0]).unflatten(0, (-1, 1))
+    actual = run((x, torch.ones(1, 1), torch.zeros(1)), "fp32", isa, activation)
+    assert actual.isnan().flatten().tolist() == [False, True, False]
+
+
+@every_level
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 1, 1), (50, 67, 129), (13, 384, 384)])
 def test_activation_of_a_product(rows: int, inputs: int, outputs: int, isa: str) -> None:
     matrices = random_matrices(rows, inputs, outputs)
