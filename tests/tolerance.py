@@ -19,6 +19,10 @@ amplified going backwards."""
 TRAINED_WEIGHTS = 1e-5
 """Weights after ten steps against a transformers loop, with SGD, whose steps are proportional to the gradients."""
 
+LOSS = 2e-5
+"""Losses of the same logits, and their gradients, against sentence-transformers, times max(1, |expected|): both add at
+most thirty terms, whose ten roundings to 2^-24 come in another order."""
+
 BF16_LOGITS = 0.1
 """Logits of the two-layer models in bfloat16, times max(1, |logit|): some ten roundings in a row,
 2^-8 each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -11,13 +12,14 @@ class InputExample:
 
     Attributes:
         guid: An id of the caller's; fastce does not read it.
-        texts: The texts, two for a cross-encoder.
-        label: A score for models with one label, a class number for models with several.
+        texts: Two texts; for the losses of rankings, in `fastce.losses`, a query and its documents.
+        label: A score for models with one label, a class number for models with several; for the losses of rankings a
+            number for each document.
     """
 
     guid: str = ""
     texts: list[str] | None = None
-    label: int | float = 0
+    label: int | float | Sequence[float] = 0
 
     def __str__(self) -> str:
         return f"<InputExample> label: {self.label}, texts: {'; '.join(self.texts or ())}"
