@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastce.losses.base import Loss, ScoredPairs
+from fastce.losses.margin import MarginMSELoss
 from fastce.losses.pointwise import BinaryCrossEntropyLoss, CrossEntropyLoss, MSELoss, PointwiseLoss
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "CrossEntropyLoss",
     "Loss",
     "MSELoss",
+    "MarginMSELoss",
     "PointwiseLoss",
     "ScoredPairs",
 ]
