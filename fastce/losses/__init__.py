@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from fastce.losses.base import Loss, ScoredPairs
 from fastce.losses.margin import MarginMSELoss
+from fastce.losses.multiple_negatives import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
 from fastce.losses.pointwise import BinaryCrossEntropyLoss, CrossEntropyLoss, MSELoss, PointwiseLoss
 
 __all__ = [
     "BinaryCrossEntropyLoss",
+    "CachedMultipleNegativesRankingLoss",
     "CrossEntropyLoss",
     "Loss",
     "MSELoss",
     "MarginMSELoss",
+    "MultipleNegativesRankingLoss",
     "PointwiseLoss",
     "ScoredPairs",
 ]
