@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from fastce.losses.base import Loss, ScoredPairs
+from fastce.losses.listwise import ADRMSELoss, ListNetLoss
 from fastce.losses.margin import MarginMSELoss
 from fastce.losses.multiple_negatives import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
 from fastce.losses.pointwise import BinaryCrossEntropyLoss, CrossEntropyLoss, MSELoss, PointwiseLoss
 
 __all__ = [
+    "ADRMSELoss",
     "BinaryCrossEntropyLoss",
     "CachedMultipleNegativesRankingLoss",
     "CrossEntropyLoss",
+    "ListNetLoss",
     "Loss",
     "MSELoss",
     "MarginMSELoss",
