@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastce.losses.base import Loss, ScoredPairs
+from fastce.losses.list_mle import ListMLELoss, PListMLELambdaWeight, PListMLELoss
 from fastce.losses.listwise import ADRMSELoss, ListNetLoss
 from fastce.losses.margin import MarginMSELoss
 from fastce.losses.multiple_negatives import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
@@ -13,11 +14,14 @@ __all__ = [
     "BinaryCrossEntropyLoss",
     "CachedMultipleNegativesRankingLoss",
     "CrossEntropyLoss",
+    "ListMLELoss",
     "ListNetLoss",
     "Loss",
     "MSELoss",
     "MarginMSELoss",
     "MultipleNegativesRankingLoss",
+    "PListMLELambdaWeight",
+    "PListMLELoss",
     "PointwiseLoss",
     "ScoredPairs",
 ]
