@@ -8,6 +8,7 @@
 #include "encoder.h"
 #include "kernel_bindings.h"
 #include "parallel.h"
+#include "training_bindings.h"
 
 namespace py = pybind11;
 
@@ -121,4 +122,5 @@ PYBIND11_MODULE(_core, module) {
            "Logits, float32 [num_pairs, num_labels], of sequences end to end; 0 threads mean default_num_threads().")
       .def_property_readonly("isa", &PythonEncoder::isa, "The ISA level that runs.");
   bind_kernels(module);
+  bind_training(module);
 }

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "training_calls.h"
+
 namespace fastce {
 
 // How the operands of a matrix product are stored. All formats are read as 32-bit words: one fp32 value, two bf16
@@ -102,6 +104,13 @@ static constexpr std::size_t attention_scratch_words(Format format, std::size_t 
          kQueryChunk * (padded_stride(keys) + round_up(dim, kPanel));
 }
 
+// Of varlen_attention_forward and _backward, in fp32 values.
+static constexpr std::size_t training_scratch_size(std::size_t dim, std::size_t keys) {
+  const std::size_t width = round_up(dim, kPanel);
+  const std::size_t length = round_up(keys, kPanel);
+  return 7 * length * width + kQueryChunk * (4 * width + 2 * padded_stride(keys) + length) + 16 * kPanel;
+}
+
 // output = LayerNorm(sum of one row of each table), for each token.
 struct EmbeddingCall {
   static constexpr std::size_t kMaxTables = 3;
@@ -134,6 +143,17 @@ struct Kernels {
   void (*linear)(const LinearCall&);
   void (*attention)(const AttentionCall&);
   double (*peak)(Format, std::size_t steps);  // for benchmarks: see kernels/peak.inl.h
+
+  // Of training: rows `begin` to before `end`, or one head of one sequence. Backward passes add to parameters'
+  // gradients.
+  void (*norm_forward)(const NormForwardCall&, std::size_t begin, std::size_t end);
+  void (*norm_backward)(const NormBackwardCall&, std::size_t begin, std::size_t end, const NormGradients&);
+  void (*gelu_forward)(const GeluForwardCall&, std::size_t begin, std::size_t end);
+  void (*gelu_backward)(const GeluBackwardCall&, std::size_t begin, std::size_t end, float* bias_gradient);
+  void (*varlen_attention_forward)(const VarlenAttention&, std::size_t sequence, std::size_t head, float* scratch);
+  void (*varlen_attention_backward)(const VarlenAttention&, const VarlenAttentionGradients&, std::size_t sequence,
+                                    std::size_t head, float* scratch);
+  void (*dropout_factors)(const Dropout&, std::size_t row, std::size_t columns, float* factors);
 };
 
 #define FASTCE_ISA_LEVEL(name, architecture, features, flags) extern const Kernels kernels_##name;

@@ -190,4 +190,19 @@ void parallel_for(std::size_t count, std::size_t num_threads, const Task& task) 
   if (job.error) std::rethrow_exception(job.error);
 }
 
+void parallel_for(std::size_t count, std::size_t num_threads, OpenMpParallel openmp, const Task& task) {
+  const std::size_t threads = std::min(count, num_threads);
+  if (openmp == nullptr || threads <= 1) return parallel_for(count, threads, task);
+  struct Team {
+    Job job;
+    std::atomic<std::size_t> slots;
+  } team{{task, count, threads - 1}, {0}};
+  const auto work = [](void* data) {
+    Team& shared = *static_cast<Team*>(data);
+    shared.job.run(shared.slots.fetch_add(1));
+  };
+  openmp(work, &team, static_cast<unsigned>(threads), 0);
+  if (team.job.error) std::rethrow_exception(team.job.error);
+}
+
 }  // namespace fastce

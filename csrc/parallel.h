@@ -21,4 +21,11 @@ using Task = std::function<void(std::size_t index, std::size_t slot)>;
 // not begun are left out and the exception is thrown on.
 void parallel_for(std::size_t count, std::size_t num_threads, const Task& task);
 
+// `GOMP_parallel` of an OpenMP runtime: runs function(data) on `num_threads` threads.
+using OpenMpParallel = void (*)(void (*function)(void*), void* data, unsigned num_threads, unsigned flags);
+
+// parallel_for on the threads of an OpenMP runtime, for what happens between PyTorch's own operations: its threads
+// keep their CPUs busy for a while after each, and threads of ours would have to share these. Null takes ours.
+void parallel_for(std::size_t count, std::size_t num_threads, OpenMpParallel openmp, const Task& task);
+
 }  // namespace fastce

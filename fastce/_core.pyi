@@ -31,6 +31,103 @@ class Encoder:
         num_threads: int = 0,
     ) -> NDArray[np.float32]: ...
 
+Matrix = NDArray[np.float32] | NDArray[np.int16]
+"""float32, or bfloat16 as int16."""
+Dropout = tuple[int, float]
+"""Seed and probability."""
+
+class Training:
+    """The ops of training; results are written in place."""
+
+    def __init__(self, openmp: int = 0, isa: str = "") -> None: ...
+    def norm_forward(
+        self,
+        x: Matrix | None,
+        bias: NDArray[np.float32] | None,
+        residual: NDArray[np.float32],
+        weight: NDArray[np.float32],
+        norm_bias: NDArray[np.float32],
+        eps: float,
+        input_dropout: Dropout,
+        output_dropout: Dropout,
+        normalized: NDArray[np.float32],
+        inverse: NDArray[np.float32],
+        output: NDArray[np.float32],
+        num_threads: int = 0,
+    ) -> None: ...
+    def norm_backward(
+        self,
+        output_gradient: NDArray[np.float32],
+        normalized: NDArray[np.float32],
+        inverse: NDArray[np.float32],
+        weight: NDArray[np.float32],
+        input_dropout: Dropout,
+        output_dropout: Dropout,
+        residual_gradient: NDArray[np.float32],
+        x_gradient: Matrix | None,
+        weight_gradient: NDArray[np.float32],
+        norm_bias_gradient: NDArray[np.float32],
+        bias_gradient: NDArray[np.float32] | None,
+        num_threads: int = 0,
+    ) -> None: ...
+    def gelu_forward(self, x: Matrix, bias: NDArray[np.float32], output: Matrix, num_threads: int = 0) -> None: ...
+    def gelu_backward(
+        self,
+        x: Matrix,
+        bias: NDArray[np.float32],
+        output_gradient: Matrix,
+        x_gradient: Matrix,
+        bias_gradient: NDArray[np.float32],
+        num_threads: int = 0,
+    ) -> None: ...
+    def attention_forward(
+        self,
+        num_heads: int,
+        query: Matrix,
+        key: Matrix,
+        value: Matrix,
+        cu_queries: NDArray[np.int32],
+        cu_keys: NDArray[np.int32],
+        scale: float,
+        dropout: Dropout,
+        output: Matrix,
+        softmax: NDArray[np.float32],
+        num_threads: int = 0,
+    ) -> None: ...
+    def attention_backward(
+        self,
+        num_heads: int,
+        query: Matrix,
+        key: Matrix,
+        value: Matrix,
+        cu_queries: NDArray[np.int32],
+        cu_keys: NDArray[np.int32],
+        scale: float,
+        dropout: Dropout,
+        output: Matrix,
+        softmax: NDArray[np.float32],
+        output_gradient: Matrix,
+        query_gradient: Matrix,
+        key_gradient: Matrix,
+        value_gradient: Matrix,
+        num_threads: int = 0,
+    ) -> None: ...
+    def embedding_forward(
+        self,
+        ids: Sequence[NDArray[np.int32]],
+        tables: Sequence[NDArray[np.float32]],
+        sums: NDArray[np.float32],
+        num_threads: int = 0,
+    ) -> None: ...
+    def embedding_backward(
+        self,
+        ids: Sequence[NDArray[np.int32]],
+        table_gradients: Sequence[NDArray[np.float32]],
+        gradient: NDArray[np.float32],
+        num_threads: int = 0,
+    ) -> None: ...
+    def dropout_factors(self, dropout: Dropout, rows: int, columns: int) -> NDArray[np.float32]: ...
+
 def choose_level(isa: str = "") -> str: ...
 def cpu_features() -> list[str]: ...
 def default_num_threads() -> int: ...

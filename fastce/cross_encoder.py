@@ -19,7 +19,8 @@ from fastce.inputs import check_positive, check_text, check_texts, split_pairs
 from fastce.pipeline import Pipeline
 from fastce.settings import default_device, default_num_threads
 from fastce.spec import Precision
-from fastce.training.fit import FitOptions, fit
+from fastce.training.fit import fit
+from fastce.training.options import FitOptions
 
 
 class CrossEncoder:
@@ -236,7 +237,7 @@ class CrossEncoder:
     def fit(
         self,
         train_dataloader: Any,
-        evaluator: Callable[..., float] | None = None,
+        evaluator: Callable[..., Any] | None = None,
         epochs: int = 1,
         loss_fct: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
         activation_fct: scoring.ActivationFn | None = None,
@@ -252,18 +253,33 @@ class CrossEncoder:
         use_amp: bool = False,
         callback: Callable[[float, int, int], None] | None = None,
         show_progress_bar: bool = True,
+        checkpoint_path: str | Path | None = None,
+        checkpoint_save_steps: int = 500,
+        checkpoint_save_total_limit: int = 0,
+        *,
+        resume_from_checkpoint: bool | str | Path = False,
+        gradient_accumulation_steps: int = 1,
+        gradient_checkpointing: bool = False,
+        length_grouping: bool = False,
+        seed: int | None = None,
+        logging_steps: int = 0,
+        report_to: str = "none",
     ) -> None:
         """Fine-tunes the model, as `fit` of sentence-transformers 2.2 does.
 
+        Texts are tokenised ahead of the steps, each distinct one once. A step is one of the optimizer's.
+
         Args:
             train_dataloader: A DataLoader, or any sized iterable with a `collate_fn`, of `InputExample`.
-            evaluator: Called as `evaluator(model, output_path=, epoch=, steps=)`; higher is better.
+            evaluator: Called as `evaluator(model, output_path=, epoch=, steps=)`; returns a number, higher for a better
+                model, or a dictionary with one under the evaluator's `primary_metric`.
             epochs: Passes over the data.
-            loss_fct: Takes logits and labels; None takes binary cross-entropy for one label, cross-entropy for several.
+            loss_fct: One of `fastce.losses`, or any function of logits and labels; None takes binary cross-entropy for
+                one label, cross-entropy for several.
             activation_fct: Applied to the logits before the loss; None applies nothing.
             scheduler: A name of `fastce.training.schedulers.SCHEDULERS`, in any case.
             warmup_steps: Steps over which the learning rate rises.
-            optimizer_class: The optimizer.
+            optimizer_class: The optimizer; torch's AdamW and Adam run fused unless `optimizer_params` say otherwise.
             optimizer_params: Its arguments; None means `{"lr": 2e-5}`.
             weight_decay: Weight decay of everything but biases and LayerNorm.
             evaluation_steps: Evaluate also after so many steps; 0 evaluates after each epoch only.
@@ -274,34 +290,25 @@ class CrossEncoder:
             use_amp: Mixed precision: bfloat16, or float16 with loss scaling on GPUs without bfloat16.
             callback: Called as `callback(score, epoch, steps)` after each evaluation.
             show_progress_bar: Whether to show bars.
+            checkpoint_path: Where to keep checkpoints, `checkpoint-<step>` each; None keeps none.
+            checkpoint_save_steps: Steps between two of them.
+            checkpoint_save_total_limit: How many to keep, the latest ones; 0 keeps all.
+            resume_from_checkpoint: A checkpoint to go on from, or True for the latest one in `checkpoint_path`, if any.
+                The run ends as if it had never stopped.
+            gradient_accumulation_steps: Batches whose gradients make one step.
+            gradient_checkpointing: Whether to compute activations twice rather than keep them, to save memory.
+            length_grouping: Whether to make batches of similar length out of every 32 that the DataLoader gives; each
+                example still occurs once an epoch.
+            seed: Sets the generators of Python, NumPy and PyTorch first.
+            logging_steps: Log the loss every so many steps; 0 logs nothing.
+            report_to: Where the logged losses go besides: `"tensorboard"`, `"wandb"` or `"none"`.
 
         Raises:
             TypeError: An example is not an `InputExample` of two texts; the message says which.
             ValueError: An argument is out of range, or the loss is not a number.
-            OSError: `output_path` can't be written; found before training.
+            OSError: `output_path` or `checkpoint_path` can't be written; found before training.
         """
-        fit(
-            self,
-            train_dataloader,
-            FitOptions(
-                evaluator=evaluator,
-                epochs=epochs,
-                loss_fct=loss_fct,
-                activation_fct=activation_fct,
-                scheduler=scheduler,
-                warmup_steps=warmup_steps,
-                optimizer_class=optimizer_class,
-                optimizer_params={"lr": 2e-5} if optimizer_params is None else optimizer_params,
-                weight_decay=weight_decay,
-                evaluation_steps=evaluation_steps,
-                output_path=None if output_path is None else Path(output_path),
-                save_best_model=save_best_model,
-                max_grad_norm=max_grad_norm,
-                use_amp=use_amp,
-                callback=callback,
-                show_progress_bar=show_progress_bar,
-            ),
-        )
+        fit(self, train_dataloader, FitOptions.from_arguments(locals()))
 
     def save(self, path: str | Path, **options: Any) -> None:
         """Writes the model so that transformers, sentence-transformers and fastce load it.

@@ -73,10 +73,12 @@ class PairTokenizer:
 
     Args:
         tokenizer: The model's tokenizer. Tokens added to it later are noticed.
+        remembers: Whether to keep the ids of every text, for texts that come again and again.
     """
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Any, *, remembers: bool = False):
         self.tokenizer = tokenizer
+        self._memory: dict[str, np.ndarray] | None = {} if remembers else None
         self._size = -1
         self._refresh()
 
@@ -139,8 +141,31 @@ class PairTokenizer:
             token_types=np.array([piece.token_type for piece in self._pieces], dtype=np.int32),
         )
 
+    def remember(self, texts: Iterable[str]) -> None:
+        """Tokenises those texts that are new. May run in another thread than the calls."""
+        assert self._memory is not None
+        new = [text for text in dict.fromkeys(texts) if text not in self._memory]
+        ids, sizes = self._encode(new)
+        self._memory.update(zip(new, np.split(ids, np.cumsum(sizes)[:-1]), strict=True) if new else ())
+
+    def size_of(self, text: str) -> int:
+        """Tokens of a text that is remembered."""
+        assert self._memory is not None
+        return len(self._memory[text])
+
     def _tokenize(self, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
         """Returns all ids end to end, int32, and the number of each text's ids, int64."""
+        if self._memory is None:
+            return self._encode(texts)
+        known = list(texts)
+        self.remember(known)
+        ids = [self._memory[text] for text in known]
+        return np.concatenate(ids or [np.empty(0, dtype=np.int32)]), np.array(
+            [len(part) for part in ids], dtype=np.int64
+        )
+
+    def _encode(self, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The same, of texts that are not remembered."""
         ids: list[np.ndarray] = []
         sizes: list[int] = []
         waiting = [well_formed(text) for text in texts]

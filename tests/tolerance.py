@@ -85,3 +85,16 @@ def attention_bound(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
     dim, keys = query.shape[1], key.shape[0]
     score = float((query.double().abs() @ key.double().abs().T).max()) / dim**0.5
     return float(value.abs().max()) * (2 * FLOAT32 * ((dim + 6) * score + keys + 6) * 2 + weight_rounding)
+
+
+def training_bound(
+    expected: torch.Tensor, terms: int, amplification: float = 1.0, rounding: float = 0.0
+) -> torch.Tensor:
+    """Error of a training op's result or gradient in float32, of its shape.
+
+    `terms` numbers, none beyond a few times the largest result, are added one after the other, and some twenty further
+    operations round; an error of an exponent multiplies all by `amplification`. The result itself may be rounded once
+    more, by `rounding` relative.
+    """
+    values = expected.double().abs()
+    return 4 * FLOAT32 * (terms + 20) * amplification * values.max().clamp(min=1.0) + rounding * values

@@ -36,6 +36,8 @@ inline Vec multiply_add(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v,
 inline Vec maximum(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
 inline Vec minimum(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
 inline Vec absolute(Vec x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)}; }
+// x where a >= b, else 0
+inline Vec keep_at_least(Vec a, Vec b, Vec x) { return {_mm256_and_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ), x.v)}; }
 
 template <class Combine>
 inline float reduce(__m256 x, Combine combine) {
@@ -72,6 +74,7 @@ inline IntVec operator-(IntVec a, IntVec b) { return {_mm256_sub_epi32(a.v, b.v)
 inline IntVec operator*(IntVec a, IntVec b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
 inline IntVec operator|(IntVec a, IntVec b) { return {_mm256_or_si256(a.v, b.v)}; }
 inline IntVec operator&(IntVec a, IntVec b) { return {_mm256_and_si256(a.v, b.v)}; }
+inline IntVec operator^(IntVec a, IntVec b) { return {_mm256_xor_si256(a.v, b.v)}; }
 template <int bits>
 inline IntVec shift_left(IntVec x) {
   return {_mm256_slli_epi32(x.v, bits)};

@@ -37,6 +37,10 @@ inline Vec multiply_add(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v,
 inline Vec maximum(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline Vec minimum(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline Vec absolute(Vec x) { return {_mm512_abs_ps(x.v)}; }
+// x where a >= b, else 0
+inline Vec keep_at_least(Vec a, Vec b, Vec x) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ), x.v)};
+}
 inline float reduce_sum(Vec x) { return _mm512_reduce_add_ps(x.v); }
 inline float reduce_max(Vec x) { return _mm512_reduce_max_ps(x.v); }
 inline float reduce_min(Vec x) { return _mm512_reduce_min_ps(x.v); }
@@ -58,6 +62,7 @@ inline IntVec operator-(IntVec a, IntVec b) { return {_mm512_sub_epi32(a.v, b.v)
 inline IntVec operator*(IntVec a, IntVec b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 inline IntVec operator|(IntVec a, IntVec b) { return {_mm512_or_si512(a.v, b.v)}; }
 inline IntVec operator&(IntVec a, IntVec b) { return {_mm512_and_si512(a.v, b.v)}; }
+inline IntVec operator^(IntVec a, IntVec b) { return {_mm512_xor_si512(a.v, b.v)}; }
 template <int bits>
 inline IntVec shift_left(IntVec x) {
   return {_mm512_slli_epi32(x.v, bits)};

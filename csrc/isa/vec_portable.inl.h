@@ -48,6 +48,8 @@ inline Vec multiply_add(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
 inline Vec maximum(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
 inline Vec minimum(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
 inline Vec absolute(Vec x) { return {(Floats)((Ints)x.v & 0x7fffffff)}; }
+// x where a >= b, else 0
+inline Vec keep_at_least(Vec a, Vec b, Vec x) { return {(Floats)((Ints)x.v & (Ints)(a.v >= b.v))}; }
 inline float reduce_sum(Vec x) { return (x.v[0] + x.v[2]) + (x.v[1] + x.v[3]); }
 inline float reduce_max(Vec x) {
   float largest = x.v[0];
@@ -71,6 +73,7 @@ inline IntVec operator-(IntVec a, IntVec b) { return {a.v - b.v}; }
 inline IntVec operator*(IntVec a, IntVec b) { return {a.v * b.v}; }
 inline IntVec operator|(IntVec a, IntVec b) { return {a.v | b.v}; }
 inline IntVec operator&(IntVec a, IntVec b) { return {a.v & b.v}; }
+inline IntVec operator^(IntVec a, IntVec b) { return {a.v ^ b.v}; }
 template <int bits>
 inline IntVec shift_left(IntVec x) {
   return {(Ints)((Words)x.v << bits)};

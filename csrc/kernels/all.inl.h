@@ -9,6 +9,13 @@
 #include "kernels/embed.inl.h"
 #include "kernels/linear.inl.h"
 #include "kernels/peak.inl.h"
+//
+#include "kernels/values.inl.h"
+//
+#include "kernels/attention_training.inl.h"
+#include "kernels/norm_training.inl.h"
+//
+#include "kernels/gelu_training.inl.h"
 
 namespace fastce {
 namespace {
@@ -19,7 +26,19 @@ constexpr Format kAttentionFormat = Format::bf16;
 constexpr Format kAttentionFormat = Format::fp32;
 #endif
 
-constexpr Kernels kKernels = {kAttentionFormat, embed, convert, linear, attention, peak};
+constexpr Kernels kKernels = {kAttentionFormat,
+                              embed,
+                              convert,
+                              linear,
+                              attention,
+                              peak,
+                              norm_forward,
+                              norm_backward,
+                              gelu_forward,
+                              gelu_backward,
+                              varlen_attention_forward,
+                              varlen_attention_backward,
+                              dropout_factors};
 
 }  // namespace
 }  // namespace fastce

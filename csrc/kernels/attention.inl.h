@@ -52,8 +52,13 @@ inline void pack_values(Format format, std::size_t keys, std::size_t dim, const 
   }
 }
 
-// Scores to exp(scale * (score - largest)) in `format`, in place; returns their sum.
-inline float exponentiate_row(Format format, std::size_t keys, float scale, float* scores) {
+struct Softmax {
+  float largest;  // score
+  float sum;      // of exp(scale * (score - largest))
+};
+
+// Scores to exp(scale * (score - largest)) in `format`, in place.
+inline Softmax exponentiate_row(Format format, std::size_t keys, float scale, float* scores) {
   const Vec infinity = broadcast(__builtin_inff());
   Vec largest = broadcast(0.0f) - infinity;
   const std::size_t whole = keys / kLanes * kLanes;
@@ -61,7 +66,8 @@ inline float exponentiate_row(Format format, std::size_t keys, float scale, floa
     store(scores + whole, keep_first(load(scores + whole), keys - whole, largest));
   }
   for (std::size_t j = 0; j < keys; j += kLanes) largest = maximum(largest, load(scores + j));
-  const Vec most = broadcast(reduce_max(largest));
+  const float most_score = reduce_max(largest);
+  const Vec most = broadcast(most_score);
   const Vec factor = broadcast(scale * 1.44269504f);
   Vec sums = broadcast(0.0f);
   for (std::size_t j = 0; j < keys; j += kLanes) {
@@ -73,7 +79,7 @@ inline float exponentiate_row(Format format, std::size_t keys, float scale, floa
       store_bf16(reinterpret_cast<std::uint16_t*>(scores) + j, weight);  // behind what is still to be read
     }
   }
-  return reduce_sum(sums);
+  return {most_score, reduce_sum(sums)};
 }
 
 void attention(const AttentionCall& call) {
@@ -94,7 +100,7 @@ void attention(const AttentionCall& call) {
              scores, stride);
     for (std::size_t row = 0; row < rows; ++row) {
       float* row_scores = reinterpret_cast<float*>(scores + row * stride);
-      sums[row] = exponentiate_row(call.format, call.keys, call.scale, row_scores);
+      sums[row] = exponentiate_row(call.format, call.keys, call.scale, row_scores).sum;
     }
     multiply(call.format, rows, scores, stride, values, value_depth, call.dim, contexts, context_stride);
     for (std::size_t row = 0; row < rows; ++row) {

@@ -39,8 +39,6 @@ class TrainableEncoder(Encoder, Protocol):
 class Backend(Protocol):
     """A way to run a network."""
 
-    trainable: bool
-    """Whether `build` in fp32 returns a `TrainableEncoder`, given a network with its module."""
     needs_module: bool
     """Whether `build` needs the network's module even for scoring."""
 
@@ -50,6 +48,10 @@ class Backend(Protocol):
 
     def build(self, network: Network, precision: Precision, device: torch.device) -> Encoder:
         """Converts the weights for `precision`, once. Called only where `unsupported` has no reasons."""
+        ...
+
+    def build_trainable(self, network: Network, device: torch.device) -> TrainableEncoder:
+        """Makes an encoder over the float32 parameters of the network's module, live; called as `build` is."""
         ...
 
 
@@ -101,9 +103,7 @@ def check_precision(precision: str) -> None:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
 
 
-def choose(
-    name: str, network: Network, precision: Precision, device: torch.device, *, training: bool = False
-) -> tuple[str, Backend]:
+def choose(name: str, network: Network, precision: Precision, device: torch.device) -> tuple[str, Backend]:
     """Finds the backend to run a network with.
 
     Args:
@@ -111,7 +111,6 @@ def choose(
         network: What is to run.
         precision: In which precision.
         device: Where.
-        training: Take only backends that gradients flow through.
 
     Returns:
         The backend's name and the backend.
@@ -124,8 +123,6 @@ def choose(
     for candidate in BACKENDS if name == "auto" else (name,):
         backend = load_backend(candidate)
         reasons = backend.unsupported(network, precision, device)
-        if training and not backend.trainable:
-            reasons = [*reasons, "it does not train"]
         if not reasons:
             return candidate, backend
         refusals.append(f"{candidate}: {'; '.join(reasons)}")

@@ -43,10 +43,14 @@ class EncoderCache:
             if built is None or kept != (backend, precision, checkpoint.state()):
                 self._built.pop(training, None)  # the old weights go before the new ones come
                 network = checkpoint.network(with_module=training)
-                name, chosen = choose(backend, network, precision, checkpoint.device, training=training)
+                name, chosen = choose(backend, network, precision, checkpoint.device)
                 if chosen.needs_module:
                     network = checkpoint.network(with_module=True)
-                built = Built(name, chosen.build(network, precision, checkpoint.device), network.positions)
+                if training:
+                    encoder: Encoder = chosen.build_trainable(network, checkpoint.device)
+                else:
+                    encoder = chosen.build(network, precision, checkpoint.device)
+                built = Built(name, encoder, network.positions)
                 self._built[training] = ((backend, precision, checkpoint.state()), built)
             return built
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from fastce.packing import PackedBatch
 from fastce.spec import EncoderSpec, HeadSpec
@@ -14,7 +16,14 @@ Weights = Mapping[str, torch.Tensor]
 
 
 def encoder_logits(
-    ops: Any, encoder: EncoderSpec, head: HeadSpec, weights: Weights, batch: PackedBatch, *, training: bool
+    ops: Any,
+    encoder: EncoderSpec,
+    head: HeadSpec,
+    weights: Weights,
+    batch: PackedBatch,
+    *,
+    training: bool,
+    recompute: bool = False,
 ) -> torch.Tensor:
     """Runs the whole network on a packed batch.
 
@@ -28,17 +37,21 @@ def encoder_logits(
         weights: Our parameter names to tensors.
         batch: The sequences.
         training: Whether dropout applies.
+        recompute: Whether the backward pass computes each layer again instead of keeping its activations.
 
     Returns:
         Logits, `[num_pairs, num_labels]`.
     """
+    run_layer: Callable[..., torch.Tensor] = (
+        partial(checkpoint, transformer_layer, use_reentrant=False) if recompute else transformer_layer
+    )
     hidden = embed(ops, encoder, weights, batch, training)  # [total_tokens, hidden_size]
     lengths = batch.lengths
     for layer in range(encoder.num_layers - 1):
-        hidden = transformer_layer(ops, encoder, weights, f"layers.{layer}", hidden, hidden, lengths, lengths, training)
+        hidden = run_layer(ops, encoder, weights, f"layers.{layer}", hidden, hidden, lengths, lengths, training)
     first = hidden[batch.cu_seqlens[:-1]]  # [num_pairs, hidden_size]
     last = f"layers.{encoder.num_layers - 1}"
-    first = transformer_layer(ops, encoder, weights, last, first, hidden, [1] * len(lengths), lengths, training)
+    first = run_layer(ops, encoder, weights, last, first, hidden, [1] * len(lengths), lengths, training)
     return classify(ops, head, weights, first, training)
 
 
@@ -48,14 +61,12 @@ def embed(ops: Any, encoder: EncoderSpec, weights: Weights, batch: PackedBatch, 
     if encoder.token_types:
         tables.append((batch.token_type_ids, weights["embeddings.token_type.weight"]))
     tables.append((batch.position_ids, weights["embeddings.position.weight"]))
-    *summed, last = tables
-    hidden = ops.residual_layer_norm(
-        ops.embedding_sum([last]),
-        ops.embedding_sum(summed),
+    hidden = ops.embedding_layer_norm(
+        tables,
         *parameters(weights, "embeddings.norm"),
         encoder.layer_norm_eps,
+        encoder.hidden_dropout if training else 0.0,
     )
-    hidden = ops.dropout(hidden, encoder.hidden_dropout, training)
     if encoder.embedding_size != encoder.hidden_size:
         hidden = ops.linear(hidden, *parameters(weights, "embeddings.projection")).to(hidden.dtype)
     return hidden
@@ -92,9 +103,15 @@ def transformer_layer(
     def dense(x: torch.Tensor, part: str) -> torch.Tensor:
         return ops.linear(x, *parameters(weights, f"{name}.{part}"))
 
-    def add_and_norm(x: torch.Tensor, residual: torch.Tensor, part: str) -> torch.Tensor:
-        x = ops.dropout(x, encoder.hidden_dropout, training)
-        return ops.residual_layer_norm(x, residual, *parameters(weights, f"{name}.{part}"), encoder.layer_norm_eps)
+    def dense_and_norm(x: torch.Tensor, residual: torch.Tensor, part: str, norm: str) -> torch.Tensor:
+        return ops.linear_residual_layer_norm(
+            x,
+            *parameters(weights, f"{name}.{part}"),
+            residual,
+            *parameters(weights, f"{name}.{norm}"),
+            encoder.layer_norm_eps,
+            encoder.hidden_dropout if training else 0.0,
+        )
 
     heads = (encoder.num_heads, encoder.head_dim)
     context = ops.varlen_attention(
@@ -105,15 +122,15 @@ def transformer_layer(
         lengths,
         encoder.attention_dropout if training else 0.0,
     )
-    rows = add_and_norm(dense(context.flatten(1), "attention_output"), rows, "attention_norm")
-    inner = ops.activate(dense(rows, "intermediate"), encoder.activation)  # [total_rows, intermediate_size]
-    return add_and_norm(dense(inner, "output"), rows, "output_norm")
+    rows = dense_and_norm(context.flatten(1), rows, "attention_output", "attention_norm")
+    inner = ops.linear_activation(rows, *parameters(weights, f"{name}.intermediate"), encoder.activation)
+    return dense_and_norm(inner, rows, "output", "output_norm")
 
 
 def classify(ops: Any, head: HeadSpec, weights: Weights, first: torch.Tensor, training: bool) -> torch.Tensor:
     """The classification head on first tokens `[num_pairs, hidden_size]`."""
     x = ops.dropout(first, head.input_dropout, training)
-    x = ops.activate(ops.linear(x, *parameters(weights, "head.dense")), head.activation)
+    x = ops.linear_activation(x, *parameters(weights, "head.dense"), head.activation)
     x = ops.dropout(x, head.dropout, training)
     return ops.linear(x, *parameters(weights, "head.output"))
 

@@ -58,7 +58,6 @@ def split(tokens: torch.Tensor, batch: PackedBatch) -> list[list[int]]:
 class TransformersBackend:
     """Any sequence-classification module of transformers, in fp32, bf16 and fp16."""
 
-    trainable = True
     needs_module = True
 
     def unsupported(self, network: Network | None, precision: Precision, device: torch.device) -> list[str]:
@@ -69,6 +68,10 @@ class TransformersBackend:
         """See `Backend`."""
         assert network.module is not None
         return TransformersEncoder(network.module, network.tokenizer, compute_dtype(precision, device), device)
+
+    def build_trainable(self, network: Network, device: torch.device) -> TransformersEncoder:
+        """See `Backend`."""
+        return self.build(network, "fp32", device)
 
 
 BACKEND = TransformersBackend()

@@ -14,7 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification
 
-from fastce import CrossEncoder, InputExample
+from fastce import CrossEncoder, InputExample, available_backends
+from fastce.backends.base import BACKENDS, load_backend
 from fastce.packing import pack
 
 Tiny = Callable[..., str]
@@ -56,20 +57,24 @@ def reference_loss(module: Any, tokenizer: Any, batch: list[InputExample], num_l
     return nn.functional.cross_entropy(logits, labels)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("num_labels", [1, 3])
 @pytest.mark.parametrize("family", [*CONFIGS, *UNKNOWN_FAMILY])
-def test_gradients_equal_transformers(tiny: Tiny, family: str, num_labels: int) -> None:
+def test_gradients_equal_transformers(tiny: Tiny, family: str, num_labels: int, backend: str) -> None:
     directory = tiny(family, num_labels=num_labels, **without_dropout(family))
     batch = examples(24, num_labels)
     model = CrossEncoder(directory)
+    if reasons := available_backends(model)[backend]:
+        pytest.skip(f"{backend}: {'; '.join(reasons)}")
     reference = AutoModelForSequenceClassification.from_pretrained(directory).train()
     reference_loss(reference, model.tokenizer, batch, num_labels).backward()
 
     model.model.train()
     texts = ([example.texts[number] for example in batch] for number in (0, 1))
     pairs = model.pipeline.tokenize(*texts, model.max_length)
-    built = model.pipeline.built_encoder(training=True)
-    logits = built.encoder.training_logits(pack(pairs, range(len(batch)), built.positions))
+    network = model.pipeline.checkpoint.network(with_module=True)
+    encoder = load_backend(backend).build_trainable(network, model.device)
+    logits = encoder.training_logits(pack(pairs, range(len(batch)), network.positions))
     labels = torch.tensor([example.label for example in batch])
     if num_labels == 1:
         nn.functional.binary_cross_entropy_with_logits(logits.view(-1), labels.float()).backward()
@@ -337,6 +342,16 @@ def test_an_evaluation_that_is_no_number_does_not_lose_the_model(tiny: Tiny, tmp
     assert (tmp_path / "model.safetensors").exists()
 
 
-def test_an_evaluator_that_returns_a_dictionary_is_refused(tiny: Tiny) -> None:
-    with pytest.raises(TypeError, match="evaluator: expected a number, got dict"):
-        CrossEncoder(tiny("bert")).fit(loader(8), lambda *_, **__: {"spearman": 1.0}, show_progress_bar=False)
+def test_an_evaluator_that_returns_a_dictionary_names_its_main_result(tiny: Tiny) -> None:
+    class Measured:
+        primary_metric = "spearman"
+
+        def __call__(self, *_: Any, **__: Any) -> dict[str, float]:
+            return {"pearson": 0.1, "spearman": 0.7}
+
+    scores: list[float] = []
+    model = CrossEncoder(tiny("bert"))
+    model.fit(loader(8), Measured(), callback=lambda score, *_: scores.append(score), show_progress_bar=False)
+    assert scores == [0.7]
+    with pytest.raises(TypeError, match="primary_metric None is none of its results: spearman"):
+        model.fit(loader(8), lambda *_, **__: {"spearman": 1.0}, show_progress_bar=False)

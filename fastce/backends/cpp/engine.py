@@ -1,4 +1,4 @@
-"""Runs a described network with the C++ engine; inference only."""
+"""Scores with the C++ engine, trains with its ops."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fastce.backends.torch.engine import TorchEncoder
 from fastce.checkpoints.network import Description, Network
 from fastce.packing import PackedBatch
 from fastce.spec import Precision
@@ -52,7 +53,6 @@ def warn_without_module() -> None:
 class CppBackend:
     """The C++ engine: CPUs, every described family, every precision."""
 
-    trainable = False
     needs_module = False
 
     def unsupported(self, network: Network | None, precision: Precision, device: torch.device) -> list[str]:
@@ -78,6 +78,13 @@ class CppBackend:
         """See `Backend`."""
         assert network.description is not None
         return CppEncoder(network.description, precision)
+
+    def build_trainable(self, network: Network, device: torch.device) -> TorchEncoder:
+        """See `Backend`."""
+        from fastce.backends.cpp import ops
+
+        assert network.description is not None
+        return TorchEncoder(network.module, network.description, "fp32", device, ops)
 
 
 BACKEND = CppBackend()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from fastce.backends.encoder import encoder_logits
-from fastce.backends.torch import ops
+from fastce.backends.torch import ops as torch_ops
 from fastce.checkpoints.network import Description, Network
 from fastce.packing import PackedBatch
 from fastce.settings import torch_threads
@@ -13,11 +15,25 @@ from fastce.spec import Precision
 
 
 class TorchEncoder:
-    """The reference encoder. In fp32 it computes with the module's own parameters, live."""
+    """Runs the network op by op. In fp32 it computes with the module's own parameters, live.
+
+    Args:
+        module: The module, for `training_logits`.
+        description: The network.
+        precision: The arithmetic of the layers' products.
+        device: Where to run.
+        ops: The functions to compute with.
+    """
 
     def __init__(
-        self, module: torch.nn.Module | None, description: Description, precision: Precision, device: torch.device
+        self,
+        module: torch.nn.Module | None,
+        description: Description,
+        precision: Precision,
+        device: torch.device,
+        ops: Any = torch_ops,
     ):
+        self.ops = ops
         self.module = module
         self.description = description
         self.device = device
@@ -33,14 +49,21 @@ class TorchEncoder:
             return self._run(batch, training=False).float()
 
     def training_logits(self, batch: PackedBatch) -> torch.Tensor:
-        """See `TrainableEncoder`."""
-        assert self.module is not None
-        return self._run(batch, training=self.module.training)
+        """See `TrainableEncoder`. Recomputes activations where the module has gradient checkpointing enabled."""
+        module: Any = self.module
+        return self._run(
+            batch, training=module.training, recompute=module.training and module.is_gradient_checkpointing
+        )
 
-    def _run(self, batch: PackedBatch, *, training: bool) -> torch.Tensor:
-        description = self.description
+    def _run(self, batch: PackedBatch, *, training: bool, recompute: bool = False) -> torch.Tensor:
         return encoder_logits(
-            ops, description.encoder, description.head, self.weights, batch.to(self.device), training=training
+            self.ops,
+            self.description.encoder,
+            self.description.head,
+            self.weights,
+            batch.to(self.device),
+            training=training,
+            recompute=recompute,
         )
 
 
@@ -60,7 +83,6 @@ def convert(name: str, weight: torch.Tensor, dtype: torch.dtype, device: torch.d
 class TorchBackend:
     """Plain PyTorch: any device, every described family, fp32, bf16 and fp16."""
 
-    trainable = True
     needs_module = False
 
     def unsupported(self, network: Network | None, precision: Precision, device: torch.device) -> list[str]:
@@ -74,6 +96,10 @@ class TorchBackend:
         """See `Backend`."""
         assert network.description is not None
         return TorchEncoder(network.module, network.description, precision, device)
+
+    def build_trainable(self, network: Network, device: torch.device) -> TorchEncoder:
+        """See `Backend`."""
+        return self.build(network, "fp32", device)
 
 
 BACKEND = TorchBackend()

@@ -55,6 +55,13 @@ ACTIVATIONS = {
 }
 
 
+def linear_activation(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, activation: Activation
+) -> torch.Tensor:
+    """`activate` of `linear`, `[rows, out_features]`."""
+    return activate(linear(x, weight, bias), activation)
+
+
 def residual_layer_norm(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
 ) -> torch.Tensor:
@@ -71,6 +78,33 @@ def residual_layer_norm(
         `[rows, size]`.
     """
     return F.layer_norm(x.to(residual.dtype) + residual, weight.shape, weight, bias, eps)
+
+
+def linear_residual_layer_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    residual: torch.Tensor,
+    norm_weight: torch.Tensor,
+    norm_bias: torch.Tensor,
+    eps: float,
+    dropout_probability: float = 0.0,
+) -> torch.Tensor:
+    """`residual_layer_norm` of `linear`, dropped out, and `residual`, `[rows, out_features]`."""
+    x = F.dropout(linear(x, weight, bias), dropout_probability)
+    return residual_layer_norm(x, residual, norm_weight, norm_bias, eps)
+
+
+def embedding_layer_norm(
+    ids_and_tables: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+    dropout_probability: float = 0.0,
+) -> torch.Tensor:
+    """LayerNorm of `embedding_sum`, dropped out, `[total_tokens, embedding_size]`."""
+    x = F.layer_norm(embedding_sum(ids_and_tables), weight.shape, weight, bias, eps)
+    return F.dropout(x, dropout_probability)
 
 
 def varlen_attention(

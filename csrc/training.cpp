@@ -1,0 +1,125 @@
+#include "training.h"
+
+#include <algorithm>
+
+#include "aligned_buffer.h"
+
+namespace fastce {
+
+namespace {
+
+// Calls step(block, first row, row behind the last) for blocks of kGradientRows rows.
+template <class Step>
+void for_blocks(const Workers& workers, std::size_t rows, const Step& step) {
+  parallel_for((rows + kGradientRows - 1) / kGradientRows, workers.num_threads, workers.openmp,
+               [&](std::size_t block, std::size_t) {
+                 const std::size_t begin = block * kGradientRows;
+                 step(block, begin, std::min(rows, begin + kGradientRows));
+               });
+}
+
+// Runs step(first row, row behind the last, sums of the block [size]) on all blocks, and adds the blocks' sums in
+// order.
+template <class Step>
+void sum_over_blocks(const Workers& workers, std::size_t rows, std::size_t size, float* totals, const Step& step) {
+  const std::size_t blocks = (rows + kGradientRows - 1) / kGradientRows;
+  const auto sums = AlignedBuffer<float>::zeros(blocks * size);
+  for_blocks(workers, rows, [&](std::size_t block, std::size_t begin, std::size_t end) {
+    step(begin, end, sums.data() + block * size);
+  });
+  std::fill_n(totals, size, 0.0f);
+  for (std::size_t block = 0; block < blocks; ++block) {
+    for (std::size_t j = 0; j < size; ++j) totals[j] += sums[block * size + j];
+  }
+}
+
+// Runs step(sequence, head, scratch) for all heads of all sequences, the scratch large enough for the longest.
+template <class Step>
+void for_heads(const Workers& workers, const VarlenAttention& call, std::size_t sequences, const Step& step) {
+  std::int32_t longest = 0;
+  for (std::size_t i = 0; i < sequences; ++i) longest = std::max(longest, call.cu_keys[i + 1] - call.cu_keys[i]);
+  const std::size_t size = training_scratch_size(call.dim, static_cast<std::size_t>(longest));
+  std::vector<AlignedBuffer<float>> scratch(workers.num_threads);
+  parallel_for(sequences * call.num_heads, workers.num_threads, workers.openmp,
+               [&](std::size_t task, std::size_t slot) {
+                 if (scratch[slot].data() == nullptr) scratch[slot] = AlignedBuffer<float>(size);
+                 step(task / call.num_heads, task % call.num_heads, scratch[slot].data());
+               });
+}
+
+}  // namespace
+
+void norm_forward(const Workers& workers, const NormForwardCall& call, std::size_t rows) {
+  for_blocks(workers, rows,
+             [&](std::size_t, std::size_t begin, std::size_t end) { workers.kernels.norm_forward(call, begin, end); });
+}
+
+void norm_backward(const Workers& workers, const NormBackwardCall& call, std::size_t rows,
+                   const NormGradients& gradients) {
+  const std::size_t columns = call.columns;
+  std::vector<float> totals(3 * columns);
+  sum_over_blocks(workers, rows, totals.size(), totals.data(), [&](std::size_t begin, std::size_t end, float* sums) {
+    workers.kernels.norm_backward(call, begin, end, {sums, sums + columns, sums + 2 * columns});
+  });
+  std::copy_n(totals.data(), columns, gradients.weight);
+  std::copy_n(totals.data() + columns, columns, gradients.norm_bias);
+  if (gradients.bias != nullptr) std::copy_n(totals.data() + 2 * columns, columns, gradients.bias);
+}
+
+void gelu_forward(const Workers& workers, const GeluForwardCall& call, std::size_t rows) {
+  for_blocks(workers, rows,
+             [&](std::size_t, std::size_t begin, std::size_t end) { workers.kernels.gelu_forward(call, begin, end); });
+}
+
+void gelu_backward(const Workers& workers, const GeluBackwardCall& call, std::size_t rows, float* bias_gradient) {
+  sum_over_blocks(workers, rows, call.columns, bias_gradient, [&](std::size_t begin, std::size_t end, float* sums) {
+    workers.kernels.gelu_backward(call, begin, end, sums);
+  });
+}
+
+void varlen_attention_forward(const Workers& workers, const VarlenAttention& call, std::size_t sequences) {
+  for_heads(workers, call, sequences, [&](std::size_t sequence, std::size_t head, float* scratch) {
+    workers.kernels.varlen_attention_forward(call, sequence, head, scratch);
+  });
+}
+
+void varlen_attention_backward(const Workers& workers, const VarlenAttention& call,
+                               const VarlenAttentionGradients& gradients, std::size_t sequences) {
+  for_heads(workers, call, sequences, [&](std::size_t sequence, std::size_t head, float* scratch) {
+    workers.kernels.varlen_attention_backward(call, gradients, sequence, head, scratch);
+  });
+}
+
+void embedding_forward(const Workers& workers, const std::vector<Lookup>& lookups, std::size_t tokens,
+                       std::size_t columns, float* sums) {
+  for_blocks(workers, tokens, [&](std::size_t, std::size_t begin, std::size_t end) {
+    for (std::size_t token = begin; token < end; ++token) {
+      float* sum = sums + token * columns;
+      std::fill_n(sum, columns, 0.0f);
+      for (const Lookup& lookup : lookups) {
+        const float* row = lookup.table + static_cast<std::size_t>(lookup.ids[token]) * columns;
+        for (std::size_t j = 0; j < columns; ++j) sum[j] += row[j];
+      }
+    }
+  });
+}
+
+// Threads share the columns: many tokens have the same row.
+void embedding_backward(const Workers& workers, const std::vector<Lookup>& lookups, std::size_t tokens,
+                        std::size_t columns, const float* gradient) {
+  constexpr std::size_t kColumns = 64;
+  parallel_for((columns + kColumns - 1) / kColumns, workers.num_threads, workers.openmp,
+               [&](std::size_t part, std::size_t) {
+                 const std::size_t begin = part * kColumns;
+                 const std::size_t end = std::min(columns, begin + kColumns);
+                 for (const Lookup& lookup : lookups) {
+                   for (std::size_t token = 0; token < tokens; ++token) {
+                     float* row = lookup.table + static_cast<std::size_t>(lookup.ids[token]) * columns;
+                     const float* added = gradient + token * columns;
+                     for (std::size_t j = begin; j < end; ++j) row[j] += added[j];
+                   }
+                 }
+               });
+}
+
+}  // namespace fastce

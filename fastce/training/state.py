@@ -1,0 +1,101 @@
+"""What a training run needs to go on where it was stopped."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+if TYPE_CHECKING:
+    from fastce.cross_encoder import CrossEncoder
+
+STATE_FILE = "training_state.pt"
+PREFIX = "checkpoint-"
+
+
+def random_state() -> dict[str, Any]:
+    """The state of the generators of Python, NumPy and PyTorch."""
+    numpy_name, numpy_keys, *numpy_rest = np.random.get_state(legacy=True)  # noqa: NPY002 - what samplers may use
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (numpy_name, torch.from_numpy(np.asarray(numpy_keys).astype(np.int64)), *numpy_rest),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Sets the generators to a state from `random_state`."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def save_state(model: CrossEncoder, folder: Path, step: int, total_limit: int, state: dict[str, Any]) -> None:
+    """Saves the model and the state as `checkpoint-<step>`; the folder appears when it is whole.
+
+    Args:
+        model: The model.
+        folder: The folder of all checkpoints.
+        step: Steps since the beginning.
+        total_limit: How many checkpoints to keep, the latest ones; 0 keeps all.
+        state: What to keep beside the model, as tensors, numbers, texts and containers of these.
+    """
+    target = folder / f"{PREFIX}{step}"
+    unfinished = folder / f".{target.name}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save(unfinished)
+    torch.save(state | {"random": random_state()}, unfinished / STATE_FILE)
+    shutil.rmtree(target, ignore_errors=True)
+    unfinished.rename(target)
+    if total_limit > 0:
+        for old in checkpoints(folder)[:-total_limit]:
+            shutil.rmtree(old)
+
+
+def load_state(model: CrossEncoder, folder: Path) -> dict[str, Any]:
+    """Loads a checkpoint's weights into the model, in place, and returns its state.
+
+    Raises:
+        FileNotFoundError: The folder is no checkpoint.
+    """
+    if not (folder / STATE_FILE).exists():
+        raise FileNotFoundError(f"resume_from_checkpoint: {folder} has no {STATE_FILE}")
+    model.model.load_state_dict(load_file(folder / "model.safetensors"))
+    state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True)
+    return state
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
+    found = [path for path in folder.glob(f"{PREFIX}*") if path.name[len(PREFIX) :].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name[len(PREFIX) :]))
+
+
+def resume_folder(resume: bool | Path, folder: Path | None) -> Path | None:
+    """The checkpoint to go on from; None where there is none yet or none is wanted.
+
+    Args:
+        resume: A checkpoint's folder, or True for the latest one, or False for none.
+        folder: The folder of all checkpoints.
+
+    Raises:
+        ValueError: The latest one is wanted but nobody says where checkpoints are.
+    """
+    if not isinstance(resume, bool):
+        return resume
+    if not resume:
+        return None
+    if folder is None:
+        raise ValueError("resume_from_checkpoint: True needs a checkpoint_path")
+    return next(reversed(checkpoints(folder)), None)

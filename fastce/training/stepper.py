@@ -1,0 +1,149 @@
+"""One optimizer step after another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastce.backends.base import TrainableEncoder
+from fastce.losses.base import ScoredPairs
+from fastce.losses.pointwise import make_loss
+from fastce.packing import pack
+from fastce.tokenization import PairTokenizer
+from fastce.training.options import FitOptions
+
+if TYPE_CHECKING:
+    from fastce.cross_encoder import CrossEncoder
+
+
+class Stepper:
+    """Takes one optimizer step after another.
+
+    Args:
+        model: The model.
+        tokenizer: Remembers the texts that it has seen.
+        optimizer: Changes the weights.
+        scheduler: Changes the learning rate.
+        options: How to train.
+    """
+
+    def __init__(
+        self,
+        model: CrossEncoder,
+        tokenizer: PairTokenizer,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Any,
+        options: FitOptions,
+    ):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.options = options
+        self.loss_fct = make_loss(options.loss_fct, model.num_labels)
+        self.built = model.pipeline.built_encoder(training=True)
+        self.amp_dtype = amp_dtype(model.device) if options.use_amp else None
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=self.amp_dtype == torch.float16)
+        self.parameters = [parameter for parameter in model.model.parameters() if parameter.requires_grad]
+
+    def step(self, batches: Sequence[Sequence[Any]], places: Sequence[str]) -> float:
+        """Learns from one batch, or from several whose gradients are averaged, and returns the mean loss.
+
+        Args:
+            batches: Batches of examples.
+            places: What to call each of them in errors.
+
+        Raises:
+            ValueError: The loss or a gradient is not a number; the weights are as before the step.
+        """
+        total = 0.0
+        for examples, place in zip(batches, places, strict=True):
+            pairs = self.loss_fct.pairs(examples, self.model.num_labels, place)
+            loss = self._backward(pairs, len(batches))
+            if not math.isfinite(loss):
+                self.optimizer.zero_grad()
+                raise ValueError(f"{place}: the loss is {loss}")
+            total += loss
+        self.scaler.unscale_(self.optimizer)
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm))
+        if not math.isfinite(norm) and not self.scaler.is_enabled():
+            self.optimizer.zero_grad()
+            raise ValueError(f"{places[-1]}: the norm of the gradients is {norm}")
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.model.pipeline.checkpoint.count_step()
+        self.optimizer.zero_grad()
+        if self.scaler.get_scale() >= scale:  # a lowered scale means that the step was skipped
+            self.scheduler.step()
+        return total / len(batches)
+
+    def _backward(self, pairs: ScoredPairs, num_batches: int) -> float:
+        """Adds a batch's share to the gradients, and returns its loss."""
+        size = self.loss_fct.mini_batch_size
+        if size is not None and size < len(pairs.first):
+            return self._backward_in_parts(pairs, num_batches, size)
+        with self._autocast():
+            loss = self.loss_fct(self._logits(pairs.first, pairs.second), pairs.targets)
+        value = float(loss.detach())
+        if math.isfinite(value):
+            self.scaler.scale(loss / num_batches).backward()
+        return value
+
+    def _backward_in_parts(self, pairs: ScoredPairs, num_batches: int, size: int) -> float:
+        """The same, with the activations of `size` pairs in memory at a time, each computed twice.
+
+        The loss's gradient for all logits is found without the encoder's activations, then goes through the encoder
+        part by part (gradient caching, https://arxiv.org/abs/2101.06983).
+        """
+        parts = [slice(start, start + size) for start in range(0, len(pairs.first), size)]
+        states, logits = [], []
+        for part in parts:
+            states.append(torch.get_rng_state())
+            with torch.no_grad(), self._autocast():
+                logits.append(self._logits(pairs.first[part], pairs.second[part]))
+        together = torch.cat(logits).requires_grad_()
+        with self._autocast():
+            loss = self.loss_fct(together, pairs.targets)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            return value
+        self.scaler.scale(loss / num_batches).backward()
+        assert together.grad is not None
+        after = torch.get_rng_state()
+        for part, state in zip(parts, states, strict=True):
+            torch.set_rng_state(state)  # the same dropout as before
+            with self._autocast():
+                part_logits = self._logits(pairs.first[part], pairs.second[part])
+            part_logits.backward(together.grad[part].to(part_logits.dtype))
+        torch.set_rng_state(after)
+        return value
+
+    def _logits(self, first: list[str], second: list[str]) -> torch.Tensor:
+        """Texts to differentiable logits, computed in order of length: `[num_pairs]` for one label."""
+        pairs = self.tokenizer(first, second, self.model.max_length)
+        order = np.argsort(-pairs.lengths, kind="stable")
+        encoder = cast(TrainableEncoder, self.built.encoder)
+        logits = encoder.training_logits(pack(pairs, order, self.built.positions))
+        logits = logits[torch.from_numpy(np.argsort(order)).to(logits.device)].float()  # [num_pairs, num_labels]
+        if self.options.activation_fct is not None:
+            logits = self.options.activation_fct(logits)
+        return logits.view(-1) if self.model.num_labels == 1 else logits
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.amp_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.model.device.type, self.amp_dtype)
+
+
+def amp_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device computes with it, else float16."""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16

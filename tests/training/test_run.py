@@ -1,0 +1,233 @@
+"""Runs that accumulate, recompute, regroup, stop and go on: none of it may change what is learned."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from tiny_models import PAIRS
+from tolerance import TRAINED_WEIGHTS
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader
+
+from fastce import CrossEncoder, InputExample
+from fastce.backends import encoder
+from fastce.losses import BinaryCrossEntropyLoss
+from fastce.training.state import checkpoints
+from fastce.training.tracking import TRACKERS
+
+Tiny = Callable[..., str]
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+FAST: dict[str, Any] = {"warmup_steps": 0, "optimizer_params": {"lr": 1e-3}, "show_progress_bar": False}
+SGD: dict[str, Any] = FAST | {"optimizer_class": torch.optim.SGD, "optimizer_params": {"lr": 0.05}}
+
+
+def loader(count: int = 32, batch_size: int = 4, *, shuffle: bool = True) -> DataLoader[InputExample]:
+    examples = [InputExample(texts=list(pair), label=number % 5 / 4) for number, pair in enumerate(PAIRS[:count])]
+    return DataLoader(examples, batch_size=batch_size, shuffle=shuffle)
+
+
+def weights_after(directory: str, data: Any, **options: Any) -> dict[str, torch.Tensor]:
+    model = CrossEncoder(directory)
+    model.fit(data, **(FAST | options))
+    return {name: weight.clone() for name, weight in model.model.state_dict().items()}
+
+
+def distance(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+class StoppedError(Exception):
+    """Stands in for whatever may kill a run."""
+
+
+def stop_at(step: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    steps = iter(range(1, 10_000))
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if next(steps) == step:
+            raise StoppedError
+        return nn.functional.binary_cross_entropy_with_logits(logits, labels)
+
+    return loss
+
+
+@pytest.mark.parametrize("family", ["bert", "albert"])
+@pytest.mark.parametrize("length_grouping", [False, True])
+@pytest.mark.parametrize("stop", [4, 9, 16])
+def test_a_resumed_run_ends_as_one_that_never_stopped(
+    tiny: Tiny, tmp_path: Path, family: str, length_grouping: bool, stop: int
+) -> None:
+    directory = tiny(family)
+    options: dict[str, Any] = {"epochs": 2, "seed": 7, "length_grouping": length_grouping, "use_amp": stop == 9}
+    whole = weights_after(directory, loader(), **options)
+    options |= {"checkpoint_path": tmp_path, "checkpoint_save_steps": 3, "resume_from_checkpoint": True}
+    with pytest.raises(StoppedError):
+        weights_after(directory, loader(), loss_fct=stop_at(stop), **options)
+    latest = checkpoints(tmp_path)[-1]
+    assert latest.name == f"checkpoint-{(stop - 1) // 3 * 3}"
+    assert distance(weights_after(directory, loader(), **options), whole) == 0.0
+    assert CrossEncoder(latest).predict(PAIRS[:2]).shape == (2,)
+    (latest / "training_state.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"resume_from_checkpoint: .* has no training_state.pt"):
+        weights_after(directory, loader(), **(options | {"resume_from_checkpoint": latest}))
+
+
+def test_a_resumed_run_knows_its_best_model(tiny: Tiny, tmp_path: Path) -> None:
+    scores = iter([0.9, 0.1, 0.2])
+    options: dict[str, Any] = FAST | {
+        "epochs": 3,
+        "output_path": tmp_path / "best",
+        "checkpoint_path": tmp_path / "kept",
+        "checkpoint_save_steps": 1,
+        "checkpoint_save_total_limit": 2,
+        "resume_from_checkpoint": True,
+    }
+    with pytest.raises(StoppedError):
+        CrossEncoder(tiny("bert")).fit(loader(8), lambda *_, **__: next(scores), loss_fct=stop_at(4), **options)
+    assert [folder.name for folder in checkpoints(tmp_path / "kept")] == ["checkpoint-2", "checkpoint-3"]
+    best = CrossEncoder(tmp_path / "best").predict(PAIRS[:3])
+    CrossEncoder(tiny("bert")).fit(loader(8), lambda *_, **__: next(scores), **options)
+    assert (CrossEncoder(tmp_path / "best").predict(PAIRS[:3]) == best).all()
+
+
+def test_resuming_needs_a_place(tiny: Tiny) -> None:
+    with pytest.raises(ValueError, match="resume_from_checkpoint: True needs a checkpoint_path"):
+        CrossEncoder(tiny("bert")).fit(loader(), resume_from_checkpoint=True, **FAST)
+
+
+def test_accumulated_batches_are_one_batch(tiny: Tiny) -> None:
+    directory = tiny("bert", **NO_DROPOUT)
+    at_once = weights_after(directory, loader(batch_size=8, shuffle=False), **SGD)
+    in_parts = weights_after(directory, loader(batch_size=2, shuffle=False), gradient_accumulation_steps=4, **SGD)
+    assert distance(at_once, in_parts) <= TRAINED_WEIGHTS
+    alone = weights_after(directory, loader(batch_size=2, shuffle=False), **SGD)
+    assert distance(at_once, alone) > 10 * TRAINED_WEIGHTS
+
+
+def test_the_last_group_of_batches_may_be_smaller(tiny: Tiny) -> None:
+    seen: list[int] = []
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        seen.append(len(labels))
+        return logits.mean()
+
+    CrossEncoder(tiny("bert")).fit(loader(10, 2), loss_fct=loss, gradient_accumulation_steps=3, **FAST)
+    assert seen == [2] * 5
+
+
+def test_recomputed_activations_change_nothing(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    recomputed: list[str] = []
+
+    def counting(layer: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        recomputed.append(arguments[3])
+        return checkpoint(layer, *arguments, **options)
+
+    monkeypatch.setattr(encoder, "checkpoint", counting)
+    directory = tiny("bert")
+    kept = weights_after(directory, loader(8), seed=1)
+    assert recomputed == []
+    again = weights_after(directory, loader(8), seed=1, gradient_checkpointing=True)
+    assert recomputed == ["layers.0", "layers.1"] * 2
+    assert distance(kept, again) == 0.0
+    model = CrossEncoder(tiny("albert"))
+    with pytest.raises(ValueError, match="AlbertForSequenceClassification does not support"):
+        model.fit(loader(8), gradient_checkpointing=True, **FAST)
+
+
+def test_parts_of_a_batch_give_its_gradient(tiny: Tiny) -> None:
+    directory = tiny("bert", **NO_DROPOUT)
+    loss = BinaryCrossEntropyLoss()
+    loss.mini_batch_size = 3
+    whole = weights_after(directory, loader(batch_size=8, shuffle=False), **SGD)
+    parts = weights_after(directory, loader(batch_size=8, shuffle=False), loss_fct=loss, **SGD)
+    assert distance(whole, parts) <= TRAINED_WEIGHTS
+
+
+def test_parts_of_a_batch_repeat_their_dropout(tiny: Tiny) -> None:
+    """A part's second pass must drop what its first one dropped, or the gradient belongs to another loss."""
+    model = CrossEncoder(tiny("bert"))
+    logits: list[torch.Tensor] = []
+    trained: Any = model.pipeline.built_encoder(training=True).encoder
+    original = trained.training_logits
+    trained.training_logits = lambda batch: logits.append(original(batch)) or logits[-1]
+    loss = BinaryCrossEntropyLoss()
+    loss.mini_batch_size = 3
+    model.fit(loader(8, 8), loss_fct=loss, **FAST)
+    assert len(logits) == 6
+    assert all(torch.equal(first, second) for first, second in zip(logits[:3], logits[3:], strict=True))
+    assert not torch.equal(logits[0], logits[1])
+
+
+def test_frozen_parameters_stay_and_need_no_gradient(tiny: Tiny) -> None:
+    model = CrossEncoder(tiny("bert"))
+    for name, parameter in model.model.named_parameters():
+        parameter.requires_grad = "classifier" in name or "layer.1" in name
+    before = {name: weight.clone() for name, weight in model.model.state_dict().items()}
+    model.fit(loader(), **FAST)
+    for name, parameter in model.model.named_parameters():
+        assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
+        assert parameter.grad is None
+    for parameter in model.model.parameters():
+        parameter.requires_grad = False
+    with pytest.raises(ValueError, match="all of its parameters are frozen"):
+        model.fit(loader(), **FAST)
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_step(tiny: Tiny) -> None:
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+            return gradient * float("inf")
+
+    model = CrossEncoder(tiny("bert"))
+    before = model.model.classifier.weight.clone()
+    with pytest.raises(ValueError, match=r"epoch 0, batch 0: the norm of the gradients is (inf|nan)"):
+        model.fit(loader(), loss_fct=lambda logits, labels: Broken.apply(logits).mean(), **FAST)
+    assert torch.equal(model.model.classifier.weight, before)
+
+
+def test_the_log_and_the_tracker_get_the_loss(
+    tiny: Tiny, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tracker:
+        values: ClassVar[list[tuple[dict[str, float], int]]] = []
+        is_closed = False
+
+        def log(self, values: dict[str, float], step: int) -> None:
+            self.values.append((values, step))
+
+        def close(self) -> None:
+            Tracker.is_closed = True
+
+    monkeypatch.setitem(TRACKERS, "mine", Tracker)
+    with caplog.at_level(logging.INFO, "fastce.training"):
+        CrossEncoder(tiny("bert")).fit(loader(16), logging_steps=2, report_to="mine", **FAST)
+    assert [step for _, step in Tracker.values] == [2, 4]
+    assert all(values.keys() == {"loss", "learning_rate"} for values, _ in Tracker.values)
+    assert Tracker.is_closed
+    assert len(re.findall(r"step \d, epoch 0: loss \d\.\d{4}, learning rate", caplog.text)) == 2
+
+
+def test_an_unknown_tracker(tiny: Tiny) -> None:
+    with pytest.raises(ValueError, match="report_to: expected one of none, tensorboard, wandb, got 'comet'"):
+        CrossEncoder(tiny("bert")).fit(loader(), report_to="comet", **FAST)
+
+
+def test_a_tracker_that_is_not_installed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Any:
+        raise ImportError("No module named 'wandb'")
+
+    monkeypatch.setitem(TRACKERS, "wandb", missing)
+    with pytest.raises(ImportError, match="report_to='wandb' needs a package: pip install wandb"):
+        CrossEncoder(tiny("bert")).fit(loader(), report_to="wandb", **FAST)
