@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
+from fastce.evaluation import metrics
+from fastce.evaluation.evaluator import FloatEvaluator, PairEvaluator, check_binary
+from fastce.evaluation.thresholds import cuts_between_pairs
 
-from fastce.evaluation.evaluator import PairEvaluator, predicted_scores
-from fastce.evaluation.thresholds import best_accuracy, best_f1
 
-
-class CEBinaryAccuracyEvaluator(PairEvaluator):
+class CEBinaryAccuracyEvaluator(FloatEvaluator, PairEvaluator):
     """Measures how many pairs a fixed threshold on the scores judges rightly; returns that share.
 
     Args:
@@ -26,7 +25,8 @@ class CEBinaryAccuracyEvaluator(PairEvaluator):
         ValueError: There are no pairs, or the labels are too few, too many or not finite.
     """
 
-    main_result = "Accuracy"
+    columns = metrics.ACCURACY_COLUMNS
+    main_metric = "accuracy"
 
     def __init__(
         self,
@@ -41,14 +41,14 @@ class CEBinaryAccuracyEvaluator(PairEvaluator):
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """The accuracy."""
-        scores = predicted_scores(model, self.sentence_pairs, {1})
-        return {"Accuracy": float(np.mean((scores > self.threshold) == self.gold))}
+        return {"accuracy": metrics.accuracy(self.predict(model, {1}) > self.threshold, self.gold)}
 
 
-class CEBinaryClassificationEvaluator(PairEvaluator):
+class CEBinaryClassificationEvaluator(FloatEvaluator, PairEvaluator):
     """Measures how well the scores separate label 1 from label 0; returns the average precision.
 
-    The accuracy and the F1 are those at the threshold that is best for them; see `fastce.evaluation.thresholds`.
+    The accuracy and the F1 are those at the threshold that is best for them, of those that sentence-transformers 2.2
+    considers; see `fastce.evaluation.thresholds`.
 
     Args:
         sentence_pairs: Pairs of texts.
@@ -63,7 +63,8 @@ class CEBinaryClassificationEvaluator(PairEvaluator):
         ValueError: There are no pairs, or the labels are too few, too many or not 0 or 1.
     """
 
-    main_result = "Average_Precision"
+    columns = metrics.BINARY_COLUMNS
+    main_metric = "average_precision"
 
     def __init__(
         self,
@@ -75,23 +76,12 @@ class CEBinaryClassificationEvaluator(PairEvaluator):
     ):
         super().__init__(sentence_pairs, labels, name, write_csv)
         self.show_progress_bar = show_progress_bar
-        others = np.flatnonzero((self.gold != 0) & (self.gold != 1))
-        if len(others):
-            raise ValueError(f"labels[{others[0]}]: expected 0 or 1, got {self.gold[others[0]]}")
+        check_binary(self.gold)
+
+    def predict_options(self) -> dict[str, Any]:
+        """The arguments for the model's `predict`."""
+        return {"show_progress_bar": self.show_progress_bar}
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """The accuracy and F1 at their best thresholds, and the average precision."""
-        from sklearn.metrics import average_precision_score
-
-        scores = predicted_scores(model, self.sentence_pairs, {1}, show_progress_bar=self.show_progress_bar)
-        accuracy, accuracy_threshold = best_accuracy(scores, self.gold)
-        f1, precision, recall, f1_threshold = best_f1(scores, self.gold)
-        return {
-            "Accuracy": accuracy,
-            "Accuracy_Threshold": accuracy_threshold,
-            "F1": f1,
-            "F1_Threshold": f1_threshold,
-            "Precision": precision,
-            "Recall": recall,
-            "Average_Precision": float(average_precision_score(self.gold, scores)),
-        }
+        return metrics.binary_metrics(self.predict(model, {1}), self.gold, cuts_between_pairs)

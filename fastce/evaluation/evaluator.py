@@ -34,16 +34,49 @@ class Evaluator(ABC):
         write_csv: Whether to keep the results in a CSV file.
 
     Attributes:
+        columns: The CSV column of each metric that is kept there, in order.
         csv_file: The name of the CSV file.
-        main_result: The result that a call returns.
     """
 
-    main_result: str
+    columns: Mapping[str, str]
 
     def __init__(self, name: str, write_csv: bool):
         self.name = name
         self.write_csv = write_csv
         self.csv_file = f"{type(self).__name__}{'_' + name if name else ''}_results.csv"
+
+    @abstractmethod
+    def evaluate(self, model: Any) -> dict[str, float]:
+        """The metrics by name."""
+
+    def predict_options(self) -> dict[str, Any]:
+        """The arguments for the model's `predict`."""
+        return {"show_progress_bar": False}
+
+    def measure(
+        self, model: Any, output_path: str | os.PathLike[str] | None, epoch: int, steps: int
+    ) -> dict[str, float]:
+        """Measures a model, logs the metrics and appends them to the CSV file; see `__call__`."""
+        results = self.evaluate(model)
+        logger.info(
+            "%s: %s",
+            " ".join(filter(None, (type(self).__name__, self.name, describe_progress(epoch, steps)))),
+            ", ".join(f"{self.columns.get(metric, metric)} {value:.4f}" for metric, value in results.items()),
+        )
+        if output_path is not None and self.write_csv:
+            kept = {column: results[metric] for metric, column in self.columns.items()}
+            append_row(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **kept})
+        return results
+
+
+class FloatEvaluator(Evaluator):
+    """Returns one metric, as the evaluators of sentence-transformers 2.2 do.
+
+    Attributes:
+        main_metric: The metric that a call returns.
+    """
+
+    main_metric: str
 
     def __call__(
         self, model: Any, output_path: str | os.PathLike[str] | None = None, epoch: int = -1, steps: int = -1
@@ -57,24 +90,62 @@ class Evaluator(ABC):
             steps: Steps within the epoch; -1 at its end.
 
         Returns:
-            The main result, higher for a better model.
+            The main metric, higher for a better model.
 
         Raises:
             ValueError: The model's scores have the wrong shape or are not finite.
         """
-        results = self.evaluate(model)
-        logger.info(
-            "%s: %s",
-            " ".join(filter(None, (type(self).__name__, self.name, describe_progress(epoch, steps)))),
-            ", ".join(f"{column} {value:.4f}" for column, value in results.items()),
-        )
-        if output_path is not None and self.write_csv:
-            append_row(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **results})
-        return results[self.main_result]
+        return self.measure(model, output_path, epoch, steps)[self.main_metric]
 
-    @abstractmethod
-    def evaluate(self, model: Any) -> dict[str, float]:
-        """The results by CSV column, in the order of the columns."""
+
+class DictionaryEvaluator(Evaluator):
+    """Returns all metrics, as the evaluators of sentence-transformers 4 and later do.
+
+    Attributes:
+        primary_metric: The key of the metric by which to choose a model; None while it depends on the model.
+        greater_is_better: That metric is higher for a better model.
+        prompt_name: Passed to the model's `predict`.
+        batch_size: Passed to the model's `predict`.
+        show_progress_bar: Whether to show a bar while the model predicts; None leaves it to the model.
+    """
+
+    primary_metric: str | None = None
+    greater_is_better = True
+    prompt_name: str | None
+    batch_size: int
+    show_progress_bar: bool | None
+
+    def __call__(
+        self, model: Any, output_path: str | os.PathLike[str] | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        """Measures a model, logs the results, and appends them to the CSV file.
+
+        Args:
+            model: A CrossEncoder, or anything with its `num_labels` and its `predict(pairs, prompt_name=, batch_size=,
+                convert_to_numpy=, show_progress_bar=)`.
+            output_path: The directory of the CSV file; made if missing. None writes no file.
+            epoch: The epoch of training; -1 outside training.
+            steps: Steps within the epoch; -1 at its end.
+
+        Returns:
+            The metrics, each key beginning with the name of the data and "_" if there is one.
+
+        Raises:
+            ValueError: The model's scores have the wrong shape or are not finite.
+        """
+        return {self.key(metric): value for metric, value in self.measure(model, output_path, epoch, steps).items()}
+
+    def predict_options(self) -> dict[str, Any]:
+        """The arguments for the model's `predict`."""
+        return {
+            "prompt_name": self.prompt_name,
+            "batch_size": self.batch_size,
+            "show_progress_bar": self.show_progress_bar,
+        }
+
+    def key(self, metric: str) -> str:
+        """The key of a metric in what a call returns."""
+        return f"{self.name}_{metric}" if self.name else metric
 
 
 class PairEvaluator(Evaluator):
@@ -121,9 +192,13 @@ class PairEvaluator(Evaluator):
         kept = list(examples)
         return cls([example.texts for example in kept], [example.label for example in kept], **kwargs)
 
+    def predict(self, model: Any, dimensions: Collection[int]) -> NDArray[Any]:
+        """The model's scores for the pairs, `[num_pairs]` or `[num_pairs, num_labels]`; see `predicted_scores`."""
+        return predicted_scores(model, self.sentence_pairs, dimensions, self.predict_options())
+
 
 def predicted_scores(
-    model: Any, pairs: list[Any], dimensions: Collection[int], *, show_progress_bar: bool | None = False, **options: Any
+    model: Any, pairs: list[Any], dimensions: Collection[int], options: Mapping[str, Any]
 ) -> NDArray[Any]:
     """Asks a model for scores.
 
@@ -131,8 +206,7 @@ def predicted_scores(
         model: Anything with the `predict` of a CrossEncoder.
         pairs: Pairs of texts.
         dimensions: How many dimensions the scores may have: 1 for one score per pair, 2 for one per pair and label.
-        show_progress_bar: Passed to `predict`.
-        **options: More arguments for `predict`.
+        options: More arguments for `predict`.
 
     Returns:
         `[num_pairs]` or `[num_pairs, num_labels]`.
@@ -140,13 +214,20 @@ def predicted_scores(
     Raises:
         ValueError: The scores have another shape or are not finite.
     """
-    scores = np.asarray(model.predict(pairs, convert_to_numpy=True, show_progress_bar=show_progress_bar, **options))
+    scores = np.asarray(model.predict(pairs, convert_to_numpy=True, **options))
     if scores.ndim not in dimensions or len(scores) != len(pairs):
         shapes = {1: f"[{len(pairs)}]", 2: f"[{len(pairs)}, num_labels]"}
         expected = " or ".join(shapes[dimension] for dimension in sorted(dimensions))
         raise ValueError(f"predict: expected scores of shape {expected}, got {list(scores.shape)}")
     check_finite(scores, "predict")
     return scores
+
+
+def check_binary(labels: NDArray[Any]) -> None:
+    """Raises ValueError for labels other than 0 and 1, and says where the first one is."""
+    others = np.flatnonzero((labels != 0) & (labels != 1))
+    if len(others):
+        raise ValueError(f"labels[{others[0]}]: expected 0 or 1, got {labels[others[0]]}")
 
 
 def check_numbers(values: Iterable[Any], place: str) -> NDArray[Any]:

@@ -7,16 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from fastce.evaluation.evaluator import PairEvaluator, predicted_scores
+from fastce.evaluation import metrics
+from fastce.evaluation.evaluator import FloatEvaluator, PairEvaluator
 
 F1_THRESHOLD = 0.5
 """What the score of a model with one output must exceed to count as class 1."""
 
-BINARY_AVERAGES = {"Binary F1 score": "binary"}
-MULTICLASS_AVERAGES = {"Macro F1 score": "macro", "Micro F1 score": "micro", "Weighted F1 score": "weighted"}
+F1_COLUMNS = {
+    "f1": "Binary F1 score",
+    "f1_macro": "Macro F1 score",
+    "f1_micro": "Micro F1 score",
+    "f1_weighted": "Weighted F1 score",
+}
 
 
-class CESoftmaxAccuracyEvaluator(PairEvaluator):
+class CESoftmaxAccuracyEvaluator(FloatEvaluator, PairEvaluator):
     """Measures how often the highest score is that of the right class; returns that share.
 
     Args:
@@ -30,18 +35,18 @@ class CESoftmaxAccuracyEvaluator(PairEvaluator):
         ValueError: There are no pairs, or the labels are too few, too many or not finite.
     """
 
-    main_result = "Accuracy"
+    columns = metrics.ACCURACY_COLUMNS
+    main_metric = "accuracy"
 
     def __init__(self, sentence_pairs: Iterable[Any], labels: Iterable[Any], name: str = "", write_csv: bool = True):
         super().__init__(sentence_pairs, labels, name, write_csv)
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """The accuracy."""
-        scores = predicted_scores(model, self.sentence_pairs, {2})
-        return {"Accuracy": float(np.mean(np.argmax(scores, axis=1) == self.gold))}
+        return {"accuracy": metrics.accuracy(np.argmax(self.predict(model, {2}), axis=1), self.gold)}
 
 
-class CEF1Evaluator(PairEvaluator):
+class CEF1Evaluator(FloatEvaluator, PairEvaluator):
     """Measures F1 and returns it: that of class 1 where the labels are of two classes, else the mean over the classes.
 
     The predicted class is that of the highest score. Where the labels are of two classes the model may also have a
@@ -77,21 +82,16 @@ class CEF1Evaluator(PairEvaluator):
         classes = np.unique(self.gold)
         if len(classes) == 1:
             raise ValueError(f"labels: expected at least two different ones, got only {classes[0]}")
-        self.averages = BINARY_AVERAGES if len(classes) == 2 else MULTICLASS_AVERAGES
-        self.main_result = next(iter(self.averages))
+        self.averages = metrics.BINARY_AVERAGES if len(classes) == 2 else metrics.MULTICLASS_AVERAGES
+        self.columns = {metric: F1_COLUMNS[metric] for metric in self.averages}
+        self.main_metric = next(iter(self.averages))
+
+    def predict_options(self) -> dict[str, Any]:
+        """The arguments for the model's `predict`."""
+        return {"batch_size": self.batch_size, "show_progress_bar": self.show_progress_bar}
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """F1, once for each way to average over the classes."""
-        from sklearn.metrics import f1_score
-
-        scores = predicted_scores(
-            model,
-            self.sentence_pairs,
-            {1, 2} if self.averages is BINARY_AVERAGES else {2},
-            show_progress_bar=self.show_progress_bar,
-            batch_size=self.batch_size,
-        )
+        scores = self.predict(model, {1, 2} if self.averages is metrics.BINARY_AVERAGES else {2})
         classes = np.argmax(scores, axis=1) if scores.ndim == 2 else (scores > F1_THRESHOLD).astype(np.intp)
-        return {
-            column: float(f1_score(self.gold, classes, average=average)) for column, average in self.averages.items()
-        }
+        return metrics.f1_metrics(classes, self.gold, self.averages)

@@ -41,13 +41,13 @@ def test_classification_returns_average_precision(scored: tuple[list[int], Any])
 def test_classification_at_its_thresholds_is_that_of_scikit_learn(scored: tuple[list[int], Any]) -> None:
     labels, scores = scored
     results = CEBinaryClassificationEvaluator(make_pairs(200), labels).evaluate(StubModel(scores))
-    assert results["Accuracy"] == accuracy_score(labels, scores > results["Accuracy_Threshold"])
+    assert results["accuracy"] == accuracy_score(labels, scores > results["accuracy_threshold"])
     precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, scores > results["F1_Threshold"], average="binary"
+        labels, scores > results["f1_threshold"], average="binary"
     )
-    assert [results["Precision"], results["Recall"], results["F1"]] == pytest.approx([precision, recall, f1])
+    assert [results["precision"], results["recall"], results["f1"]] == pytest.approx([precision, recall, f1])
     middles = np.convolve(np.sort(scores), [0.5, 0.5], "valid")
-    assert results["Accuracy"] == max(accuracy_score(labels, scores > middle) for middle in middles)
+    assert results["accuracy"] == max(accuracy_score(labels, scores > middle) for middle in middles)
 
 
 def test_classification_is_that_of_sentence_transformers(scored: tuple[list[int], Any]) -> None:
@@ -55,9 +55,9 @@ def test_classification_is_that_of_sentence_transformers(scored: tuple[list[int]
     reference = evaluation.BinaryClassificationEvaluator
     labels, scores = scored
     results = CEBinaryClassificationEvaluator(make_pairs(200), labels).evaluate(StubModel(scores))
-    accuracy = [results[column] for column in ("Accuracy", "Accuracy_Threshold")]
+    accuracy = [results[column] for column in ("accuracy", "accuracy_threshold")]
     assert accuracy == pytest.approx(reference.find_best_acc_and_threshold(scores, np.array(labels), True), rel=1e-6)
-    f1 = [results[column] for column in ("F1", "Precision", "Recall", "F1_Threshold")]
+    f1 = [results[column] for column in ("f1", "precision", "recall", "f1_threshold")]
     assert f1 == pytest.approx(reference.find_best_f1_and_threshold(scores, np.array(labels), True), rel=1e-6)
 
 

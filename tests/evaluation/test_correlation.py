@@ -15,8 +15,8 @@ PREDICTED = (GOLD**2 + GENERATOR.normal(size=50)).astype(np.float32)
 def test_correlations_are_those_of_scipy() -> None:
     evaluator = CECorrelationEvaluator(make_pairs(50), GOLD.tolist())
     assert evaluator.evaluate(StubModel(PREDICTED)) == {
-        "Pearson_Correlation": pearsonr(GOLD, PREDICTED)[0],
-        "Spearman_Correlation": spearmanr(GOLD, PREDICTED)[0],
+        "pearson": pearsonr(GOLD, PREDICTED)[0],
+        "spearman": spearmanr(GOLD, PREDICTED)[0],
     }
 
 

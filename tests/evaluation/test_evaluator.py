@@ -68,7 +68,8 @@ def read_csv(file: Path) -> list[list[str]]:
 
 
 def test_every_evaluator_is_exported_and_tested() -> None:
-    assert sorted(fastce.evaluation.__all__) == sorted(COLUMNS) == sorted(EVERY_EVALUATOR_IDS)
+    exported = [name for name in fastce.evaluation.__all__ if name.startswith("CE")]
+    assert sorted(exported) == sorted(COLUMNS) == sorted(EVERY_EVALUATOR_IDS)
 
 
 @pytest.mark.parametrize(("evaluator", "scores"), EVERY_EVALUATOR, ids=EVERY_EVALUATOR_IDS)

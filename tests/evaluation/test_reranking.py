@@ -28,7 +28,7 @@ def test_mean_reciprocal_rank() -> None:
 @pytest.mark.parametrize(("mrr_at_k", "expected"), [(1, 0.0), (2, 0.0), (3, 1 / 3), (4, 1 / 3)])
 def test_ranks_below_k_count_as_zero(mrr_at_k: int, expected: float) -> None:
     evaluator = CERerankingEvaluator([sample(1, 3)], mrr_at_k)
-    assert evaluator.evaluate(StubModel([0.5, 0.9, 0.8, 0.1])) == {f"MRR@{mrr_at_k}": expected}
+    assert evaluator.evaluate(StubModel([0.5, 0.9, 0.8, 0.1])) == {f"mrr@{mrr_at_k}": expected}
 
 
 def test_asks_for_each_query_with_its_documents() -> None:
