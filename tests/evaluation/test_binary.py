@@ -61,6 +61,11 @@ def test_classification_is_that_of_sentence_transformers(scored: tuple[list[int]
     assert f1 == pytest.approx(reference.find_best_f1_and_threshold(scores, np.array(labels), True), rel=1e-6)
 
 
+def test_classification_tells_pairs_of_equal_score_apart_as_in_2_2() -> None:
+    results = CEBinaryClassificationEvaluator(make_pairs(4), [1, 1, 0, 0]).evaluate(StubModel([0.5] * 4))
+    assert (results["accuracy"], results["f1"]) == (1.0, 1.0)
+
+
 def test_classification_row(tmp_path: Path) -> None:
     evaluator = CEBinaryClassificationEvaluator(make_pairs(4), [1, 0, 1, 0])
     evaluator(StubModel([4.0, 3.0, 2.0, 1.0]), tmp_path, 1, 20)

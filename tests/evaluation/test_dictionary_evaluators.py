@@ -168,6 +168,11 @@ def test_ties_count_against_the_model() -> None:
     assert results == pytest.approx({"map": 1 / 2, "mrr@10": 1 / 2, "ndcg@10": (1 + 1 / np.log2(3)) / 2})
 
 
+def test_pairs_of_equal_score_are_not_told_apart() -> None:
+    results = CrossEncoderClassificationEvaluator(make_pairs(4), [1, 1, 0, 0])(stub([0.5] * 4))
+    assert (results["accuracy"], results["f1"]) == (0.5, pytest.approx(2 / 3))
+
+
 def test_a_single_document_ranks_first() -> None:
     sample = {"query": "q", "positive": "a", "documents": ["a"]}
     assert set(CrossEncoderRerankingEvaluator([sample])(StubModel([0.5])).values()) == {1.0}

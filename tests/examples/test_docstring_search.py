@@ -1,15 +1,11 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 
+import docstring_search as demo
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-
-import docstring_search as demo
 
 TOY = '''"""A module's docstring is not read."""
 
