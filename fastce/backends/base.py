@@ -35,6 +35,10 @@ class TrainableEncoder(Encoder, Protocol):
         """Computes `[num_pairs, num_labels]` with gradients; with dropout where the module is in training mode."""
         ...
 
+    def zero_gradients(self) -> None:
+        """Forgets the gradients of the module's parameters."""
+        ...
+
 
 class Backend(Protocol):
     """A way to run a network."""

@@ -44,6 +44,10 @@ class TransformersEncoder:
         logits: torch.Tensor = self.module(**inputs).logits
         return logits
 
+    def zero_gradients(self) -> None:
+        """See `TrainableEncoder`."""
+        self.module.zero_grad()
+
     def _autocast(self) -> AbstractContextManager[object]:
         if self.dtype == torch.float32:
             return nullcontext()

@@ -96,6 +96,7 @@ class Run:
                 self._train_epoch(bar)
                 self.epoch, self.step, self.epoch_random_state = self.epoch + 1, 0, None
         self.tracker.close()
+        self.model.model.zero_grad()
 
     def _train_epoch(self, bar: Any) -> None:
         self.model.model.train()

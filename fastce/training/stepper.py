@@ -47,7 +47,9 @@ class Stepper:
         self.scheduler = scheduler
         self.options = options
         self.loss_fct = make_loss(options.loss_fct, model.num_labels)
-        self.built = model.pipeline.built_encoder(training=True)
+        built = model.pipeline.built_encoder(training=True)
+        self.encoder = cast(TrainableEncoder, built.encoder)
+        self.positions = built.positions
         self.amp_dtype = amp_dtype(model.device) if options.use_amp else None
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=self.amp_dtype == torch.float16)
         self.parameters = [parameter for parameter in model.model.parameters() if parameter.requires_grad]
@@ -67,22 +69,28 @@ class Stepper:
             pairs = self.loss_fct.pairs(examples, self.model.num_labels, place)
             loss = self._backward(pairs, len(batches))
             if not math.isfinite(loss):
-                self.optimizer.zero_grad()
+                self.encoder.zero_gradients()
                 raise ValueError(f"{place}: the loss is {loss}")
             total += loss
         self.scaler.unscale_(self.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm))
-        if not math.isfinite(norm) and not self.scaler.is_enabled():
-            self.optimizer.zero_grad()
-            raise ValueError(f"{places[-1]}: the norm of the gradients is {norm}")
+        self._clip_gradients(places[-1])
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.model.pipeline.checkpoint.count_step()
-        self.optimizer.zero_grad()
+        self.encoder.zero_gradients()
         if self.scaler.get_scale() >= scale:  # a lowered scale means that the step was skipped
             self.scheduler.step()
         return total / len(batches)
+
+    def _clip_gradients(self, place: str) -> None:
+        """Scales the gradients down to the norm allowed; most steps need none of that, and no pass over them."""
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if not math.isfinite(norm) and not self.scaler.is_enabled():
+            self.encoder.zero_gradients()
+            raise ValueError(f"{place}: the norm of the gradients is {float(norm)}")
+        if float(norm) > self.options.max_grad_norm:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.options.max_grad_norm, norm)
 
     def _backward(self, pairs: ScoredPairs, num_batches: int) -> float:
         """Adds a batch's share to the gradients, and returns its loss."""
@@ -129,8 +137,7 @@ class Stepper:
         """Texts to differentiable logits, computed in order of length: `[num_pairs]` for one label."""
         pairs = self.tokenizer(first, second, self.model.max_length)
         order = np.argsort(-pairs.lengths, kind="stable")
-        encoder = cast(TrainableEncoder, self.built.encoder)
-        logits = encoder.training_logits(pack(pairs, order, self.built.positions))
+        logits = self.encoder.training_logits(pack(pairs, order, self.positions))
         logits = logits[torch.from_numpy(np.argsort(order)).to(logits.device)].float()  # [num_pairs, num_labels]
         if self.options.activation_fct is not None:
             logits = self.options.activation_fct(logits)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import ctypes
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastce import _core
 from fastce.backends.torch.ops import activate, dropout, linear
@@ -31,6 +32,7 @@ __all__ = [
     "linear_activation",
     "linear_residual_layer_norm",
     "varlen_attention",
+    "zero_gradients",
 ]
 
 Dropout = tuple[int, float]
@@ -167,29 +169,64 @@ class AttentionFunction(Function):
         return *gradients, None, None, None, None
 
 
+class SparseGradient(NamedTuple):
+    """Says of a table's gradient, known by its address, in which rows it is not zero."""
+
+    address: int
+    rows: list[np.ndarray]
+
+
+SPARSE_GRADIENTS = WeakTensorKeyDictionary()
+"""Embedding tables to their `SparseGradient`; one with another address tells of a gradient that is gone."""
+
+
 class EmbeddingFunction(Function):
-    """The sum of each token's rows, `[total_tokens, embedding_size]`, of fp32 tables."""
+    """The sum of each token's rows, `[total_tokens, embedding_size]`, of fp32 tables.
+
+    The backward pass adds to the tables' `grad` itself, for only a few of many thousand rows change; `zero_gradients`
+    clears those again.
+    """
 
     @staticmethod
     def forward(ctx: Any, ids: Sequence[np.ndarray], *tables: torch.Tensor) -> torch.Tensor:
         output = torch.empty(len(ids[0]), tables[0].shape[1])
         run("embedding_forward", ids, [array(table) for table in tables], output)
-        ctx.ids = ids
-        ctx.shapes = [table.shape for table in tables]
-        ctx.wanted = ctx.needs_input_grad[1:]  # no gradient for frozen tables
+        ctx.lookups = [
+            (rows, table) for rows, table, wanted in zip(ids, tables, ctx.needs_input_grad[1:], strict=True) if wanted
+        ]
+        ctx.num_inputs = 1 + len(tables)
         return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, output_gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        gradients = [
-            torch.zeros(shape) if wanted else None for shape, wanted in zip(ctx.shapes, ctx.wanted, strict=True)
-        ]
-        rows = [
-            (ids, array(gradient)) for ids, gradient in zip(ctx.ids, gradients, strict=True) if gradient is not None
-        ]
-        run("embedding_backward", *map(list, zip(*rows, strict=True)), output_gradient.contiguous())
-        return None, *gradients
+    def backward(ctx: Any, output_gradient: torch.Tensor) -> tuple[None, ...]:
+        gradients = []
+        for rows, table in ctx.lookups:
+            if table.grad is None:
+                table.grad = torch.zeros_like(table)
+                SPARSE_GRADIENTS[table] = SparseGradient(table.grad.data_ptr(), [])
+            if is_sparse(table):
+                SPARSE_GRADIENTS[table].rows.append(rows)
+            gradients.append(array(table.grad))
+        run("embedding_backward", [rows for rows, _ in ctx.lookups], gradients, output_gradient.contiguous())
+        return (None,) * ctx.num_inputs
+
+
+def is_sparse(table: torch.Tensor) -> bool:
+    """Whether the rows of the table's gradient that are not zero are known."""
+    known = SPARSE_GRADIENTS.get(table)
+    return known is not None and table.grad is not None and known.address == table.grad.data_ptr()
+
+
+def zero_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """See `fastce.backends.torch.ops.zero_gradients`. Tables keep theirs, filled with zeros."""
+    for parameter in parameters:
+        if parameter.grad is not None and is_sparse(parameter):
+            rows = SPARSE_GRADIENTS[parameter].rows
+            parameter.grad[torch.from_numpy(np.concatenate(rows))] = 0.0
+            rows.clear()
+        else:
+            parameter.grad = None
 
 
 def linear_activation(

@@ -50,10 +50,15 @@ class TorchEncoder:
 
     def training_logits(self, batch: PackedBatch) -> torch.Tensor:
         """See `TrainableEncoder`. Recomputes activations where the module has gradient checkpointing enabled."""
-        module: Any = self.module
-        return self._run(
-            batch, training=module.training, recompute=module.training and module.is_gradient_checkpointing
-        )
+        assert self.module is not None
+        training = self.module.training
+        recompute = training and any(getattr(part, "gradient_checkpointing", False) for part in self.module.modules())
+        return self._run(batch, training=training, recompute=recompute)
+
+    def zero_gradients(self) -> None:
+        """See `TrainableEncoder`."""
+        assert self.module is not None
+        self.ops.zero_gradients(self.module.parameters())
 
     def _run(self, batch: PackedBatch, *, training: bool, recompute: bool = False) -> torch.Tensor:
         return encoder_logits(

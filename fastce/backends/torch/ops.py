@@ -6,7 +6,7 @@ All of it is differentiable and follows the dtype of its inputs, float64 include
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 import torch
@@ -151,3 +151,9 @@ def varlen_attention(
 def dropout(x: torch.Tensor, probability: float, training: bool) -> torch.Tensor:
     """Zeroes elements with `probability` and scales the others up, in training only."""
     return F.dropout(x, probability, training)
+
+
+def zero_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Forgets the gradients of parameters."""
+    for parameter in parameters:
+        parameter.grad = None
