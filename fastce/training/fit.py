@@ -20,6 +20,7 @@ from fastce.training.batches import Ahead, grouped_by_length
 from fastce.training.evaluation import Evaluation
 from fastce.training.optimizers import make_optimizer
 from fastce.training.options import FitOptions
+from fastce.training.processes import Processes
 from fastce.training.schedulers import get_scheduler
 from fastce.training.state import load_state, random_state, resume_folder, save_state, set_random_state
 from fastce.training.stepper import Stepper
@@ -44,24 +45,29 @@ def fit(model: CrossEncoder, train_dataloader: Any, options: FitOptions) -> None
     resumed = resume_folder(options.resume_from_checkpoint, options.checkpoint_path)
     if options.seed is not None:
         set_seed(options.seed)
+    processes = Processes(model.device)
     with raw_examples(train_dataloader), checkpointed_gradients(model, options.gradient_checkpointing):
-        run = Run(model, train_dataloader, options)
+        run = Run(model, train_dataloader, options, processes)
         if resumed is not None:
             run.resume(resumed)
         run.train()
     model.model.eval()
-    if options.output_path is not None and not run.evaluation.has_saved:
+    if options.output_path is not None and processes.is_main and not run.evaluation.has_saved:
         model.save(options.output_path)
+    processes.wait()
 
 
 class Run:
     """A training run: the loop and where it stands."""
 
-    def __init__(self, model: CrossEncoder, dataloader: Any, options: FitOptions):
+    def __init__(self, model: CrossEncoder, dataloader: Any, options: FitOptions, processes: Processes):
         self.model = model
         self.dataloader = dataloader
         self.options = options
-        self.steps_per_epoch = -(-len(dataloader) // options.gradient_accumulation_steps)
+        self.processes = processes
+        processes.take_weights_of_main(model.model.state_dict().values())
+        self.batches_per_step = options.gradient_accumulation_steps * processes.count
+        self.steps_per_epoch = -(-len(dataloader) // self.batches_per_step)
         self.tokenizer = PairTokenizer(model.tokenizer, remembers=True)
         self.optimizer = make_optimizer(
             model.model, options.optimizer_class, options.optimizer_params, options.weight_decay
@@ -69,9 +75,9 @@ class Run:
         self.scheduler = get_scheduler(
             options.scheduler, self.optimizer, options.warmup_steps, self.steps_per_epoch * options.epochs
         )
-        self.stepper = Stepper(model, self.tokenizer, self.optimizer, self.scheduler, options)
+        self.stepper = Stepper(model, self.tokenizer, self.optimizer, self.scheduler, options, processes)
         self.evaluation = Evaluation(model, options)
-        self.tracker = make_tracker(options.report_to)
+        self.tracker = make_tracker(options.report_to if processes.is_main else "none")
         self.epoch = 0
         self.step = 0  # within the epoch
         self.epoch_random_state: dict[str, Any] | None = None  # at its beginning; the order of examples follows from it
@@ -85,7 +91,7 @@ class Run:
     def train(self) -> None:
         """Runs to the end."""
         bar = progress_bar(
-            self.options.show_progress_bar,
+            self.options.show_progress_bar and self.processes.is_main,
             total=self.steps_per_epoch * self.options.epochs,
             description="Training",
             unit="steps",
@@ -101,23 +107,30 @@ class Run:
     def _train_epoch(self, bar: Any) -> None:
         self.model.model.train()
         if self.epoch_random_state is None:
-            self.epoch_random_state = random_state()
-        else:
-            set_random_state(self.epoch_random_state)
-        size = self.options.gradient_accumulation_steps
+            self.epoch_random_state = self.processes.main_value(random_state())
+        set_random_state(self.epoch_random_state)
         with Ahead(self._batches()) as batches:
-            waiting = islice(enumerate(batches), self.step * size, None)
-            group = list(islice(waiting, size))  # draws the order of the epoch before anything else is drawn
+            waiting = islice(enumerate(batches), self.step * self.batches_per_step, None)
+            group = list(islice(waiting, self.batches_per_step))
+            # The order of the epoch has been drawn, the same one everywhere. From here on processes draw on their own.
             if self.resumed_random_state is not None:
                 set_random_state(self.resumed_random_state)
                 self.resumed_random_state = None
+            elif not self.processes.is_main:
+                torch.manual_seed(int(torch.randint(2**62, ())) + self.processes.rank)
             while group:
-                numbers, examples = zip(*group, strict=True)
-                loss = self.stepper.step(examples, [f"epoch {self.epoch}, batch {number}" for number in numbers])
+                own = self.processes.share(group)
+                places = [f"epoch {self.epoch}, batch {number}" for number, _ in own]
+                loss = self.stepper.step([examples for _, examples in own], places)
                 self.step += 1
                 self._after_step(loss, bar)
-                group = list(islice(waiting, size))
-        self.evaluation.run(self.epoch, -1)
+                group = list(islice(waiting, self.batches_per_step))
+        self._evaluate(-1)
+
+    def _evaluate(self, steps: int) -> None:
+        if self.processes.is_main:
+            self.evaluation.run(self.epoch, steps)
+        self.processes.wait()
 
     def _batches(self) -> Iterator[Sequence[Any]]:
         """The epoch's batches, their texts tokenised."""
@@ -141,10 +154,11 @@ class Run:
         bar.update()
         if options.logging_steps > 0 and self.total_steps % options.logging_steps == 0:
             rate = float(self.scheduler.get_last_lr()[0])
-            logger.info("step %d, epoch %d: loss %.4f, learning rate %.3g", self.total_steps, self.epoch, loss, rate)
+            log = logger.info if self.processes.is_main else logger.debug
+            log("step %d, epoch %d: loss %.4f, learning rate %.3g", self.total_steps, self.epoch, loss, rate)
             self.tracker.log({"loss": loss, "learning_rate": rate}, self.total_steps)
         if options.evaluation_steps > 0 and self.step % options.evaluation_steps == 0:
-            self.evaluation.run(self.epoch, self.step)
+            self._evaluate(self.step)
         if options.checkpoint_path is not None and self.total_steps % options.checkpoint_save_steps == 0:
             self._save(options.checkpoint_path)
 
@@ -158,8 +172,11 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
+            "random_states": self.processes.gather(random_state()),
         }
-        save_state(self.model, folder, self.total_steps, self.options.checkpoint_save_total_limit, state)
+        if self.processes.is_main:
+            save_state(self.model, folder, self.total_steps, self.options.checkpoint_save_total_limit, state)
+        self.processes.wait()
 
     def resume(self, folder: Path) -> None:
         """Goes back to where a checkpoint was saved."""
@@ -169,7 +186,8 @@ class Run:
         self.stepper.scaler.load_state_dict(state["scaler"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.evaluation.best_score, self.evaluation.has_saved = state["best_score"], state["has_saved"]
-        self.epoch_random_state, self.resumed_random_state = state["epoch_random_state"], state["random"]
+        self.epoch_random_state = state["epoch_random_state"]
+        self.resumed_random_state = state["random_states"][self.processes.rank]
         logger.info("Going on after step %d, from %s", self.total_steps, folder)
 
 

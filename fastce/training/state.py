@@ -55,7 +55,7 @@ def save_state(model: CrossEncoder, folder: Path, step: int, total_limit: int, s
     unfinished = folder / f".{target.name}"
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save(unfinished)
-    torch.save(state | {"random": random_state()}, unfinished / STATE_FILE)
+    torch.save(state, unfinished / STATE_FILE)
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
     if total_limit > 0:

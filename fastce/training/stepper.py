@@ -17,6 +17,7 @@ from fastce.losses.pointwise import make_loss
 from fastce.packing import pack
 from fastce.tokenization import PairTokenizer
 from fastce.training.options import FitOptions
+from fastce.training.processes import Processes
 
 if TYPE_CHECKING:
     from fastce.cross_encoder import CrossEncoder
@@ -31,6 +32,7 @@ class Stepper:
         optimizer: Changes the weights.
         scheduler: Changes the learning rate.
         options: How to train.
+        processes: Who shares each step.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         scheduler: Any,
         options: FitOptions,
+        processes: Processes,
     ):
         self.model = model
         self.tokenizer = tokenizer
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.options = options
+        self.processes = processes
         self.loss_fct = make_loss(options.loss_fct, model.num_labels)
         built = model.pipeline.built_encoder(training=True)
         self.encoder = cast(TrainableEncoder, built.encoder)
@@ -55,25 +59,28 @@ class Stepper:
         self.parameters = [parameter for parameter in model.model.parameters() if parameter.requires_grad]
 
     def step(self, batches: Sequence[Sequence[Any]], places: Sequence[str]) -> float:
-        """Learns from one batch, or from several whose gradients are averaged, and returns the mean loss.
+        """Learns from one batch, or from several as if they were one, and returns the mean loss of an example.
 
         Args:
-            batches: Batches of examples.
+            batches: Batches of examples, of this process.
             places: What to call each of them in errors.
 
         Raises:
             ValueError: The loss or a gradient is not a number; the weights are as before the step.
         """
-        total = 0.0
+        number = self.processes.total(sum(len(examples) for examples in batches))
+        mean = 0.0
         for examples, place in zip(batches, places, strict=True):
             pairs = self.loss_fct.pairs(examples, self.model.num_labels, place)
-            loss = self._backward(pairs, len(batches))
+            share = len(examples) / number
+            loss = self._backward(pairs, share)
             if not math.isfinite(loss):
                 self.encoder.zero_gradients()
                 raise ValueError(f"{place}: the loss is {loss}")
-            total += loss
+            mean += loss * share
+        self.processes.sum_gradients(self.parameters)
         self.scaler.unscale_(self.optimizer)
-        self._clip_gradients(places[-1])
+        self._clip_gradients(places)
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -81,30 +88,30 @@ class Stepper:
         self.encoder.zero_gradients()
         if self.scaler.get_scale() >= scale:  # a lowered scale means that the step was skipped
             self.scheduler.step()
-        return total / len(batches)
+        return self.processes.total(mean)
 
-    def _clip_gradients(self, place: str) -> None:
+    def _clip_gradients(self, places: Sequence[str]) -> None:
         """Scales the gradients down to the norm allowed; most steps need none of that, and no pass over them."""
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if not math.isfinite(norm) and not self.scaler.is_enabled():
             self.encoder.zero_gradients()
-            raise ValueError(f"{place}: the norm of the gradients is {float(norm)}")
+            raise ValueError(f"{', '.join(places)}: the norm of the gradients is {float(norm)}")
         if float(norm) > self.options.max_grad_norm:
             nn.utils.clip_grads_with_norm_(self.parameters, self.options.max_grad_norm, norm)
 
-    def _backward(self, pairs: ScoredPairs, num_batches: int) -> float:
-        """Adds a batch's share to the gradients, and returns its loss."""
+    def _backward(self, pairs: ScoredPairs, share: float) -> float:
+        """Adds a batch's gradients, times its share of the step, and returns its loss."""
         size = self.loss_fct.mini_batch_size
         if size is not None and size < len(pairs.first):
-            return self._backward_in_parts(pairs, num_batches, size)
+            return self._backward_in_parts(pairs, share, size)
         with self._autocast():
             loss = self.loss_fct(self._logits(pairs.first, pairs.second), pairs.targets)
         value = float(loss.detach())
         if math.isfinite(value):
-            self.scaler.scale(loss / num_batches).backward()
+            self.scaler.scale(loss * share).backward()
         return value
 
-    def _backward_in_parts(self, pairs: ScoredPairs, num_batches: int, size: int) -> float:
+    def _backward_in_parts(self, pairs: ScoredPairs, share: float, size: int) -> float:
         """The same, with the activations of `size` pairs in memory at a time, each computed twice.
 
         The loss's gradient for all logits is found without the encoder's activations, then goes through the encoder
@@ -122,7 +129,7 @@ class Stepper:
         value = float(loss.detach())
         if not math.isfinite(value):
             return value
-        self.scaler.scale(loss / num_batches).backward()
+        self.scaler.scale(loss * share).backward()
         assert together.grad is not None
         after = torch.get_rng_state()
         for part, state in zip(parts, states, strict=True):

@@ -1,0 +1,98 @@
+"""The processes that share a training run, started by `torchrun`, `accelerate launch` or MPI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class Processes:
+    """All processes of a run, seen from one of them. A run without others is its own main process.
+
+    Args:
+        device: Where they train.
+
+    Attributes:
+        count: How many there are.
+        rank: Which one this is.
+    """
+
+    def __init__(self, device: torch.device):
+        self._accelerator: Any = None
+        self.count, self.rank = 1, 0
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from accelerate import Accelerator
+
+            self._accelerator = Accelerator(cpu=device.type == "cpu")
+            self.count, self.rank = self._accelerator.num_processes, self._accelerator.process_index
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one that evaluates, saves and reports."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """What this process does of a step's work."""
+        return items[self.rank :: self.count]
+
+    def total(self, number: float) -> float:
+        """The sum of everybody's number."""
+        if self._accelerator is None:
+            return number
+        device = self._accelerator.device
+        return float(self._accelerator.reduce(torch.tensor(number, dtype=torch.float64, device=device), "sum"))
+
+    def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Gives everybody the sums of the gradients; who has none of a parameter adds nothing."""
+        if self._accelerator is None:
+            return
+        flat = torch.cat([flat_gradient(parameter) for parameter in parameters])
+        flat = self._accelerator.reduce(flat, "sum")
+        for parameter, part in zip(
+            parameters, flat.split([parameter.numel() for parameter in parameters]), strict=True
+        ):
+            parameter.grad = part.view_as(parameter)
+
+    def main_value(self, value: T) -> T:
+        """The main process's value."""
+        if self._accelerator is None:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        values = [value]
+        broadcast_object_list(values)
+        return values[0]
+
+    def take_weights_of_main(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Sets tensors to the main process's, in place: weights that were drawn differ from process to process."""
+        if self._accelerator is None:
+            return
+        from accelerate.utils import broadcast
+
+        with torch.no_grad():
+            for tensor in tensors:
+                tensor.copy_(broadcast(tensor.detach().clone()))
+
+    def gather(self, value: T) -> list[T]:
+        """Everybody's value, in order of rank."""
+        if self._accelerator is None:
+            return [value]
+        from accelerate.utils import gather_object
+
+        values: list[T] = gather_object([value])
+        return values
+
+    def wait(self) -> None:
+        """Returns when all processes have come here."""
+        if self._accelerator is not None:
+            self._accelerator.wait_for_everyone()
+
+
+def flat_gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """A parameter's gradient, `[size]`, or zeros."""
+    return torch.zeros_like(parameter).flatten() if parameter.grad is None else parameter.grad.flatten()

@@ -1,0 +1,121 @@
+"""Two processes learn what one does from batches of twice the size."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import PAIRS
+from tolerance import TRAINED_WEIGHTS
+from torch import nn
+from torch.utils.data import DataLoader
+
+from fastce import CrossEncoder, InputExample
+from fastce.training.processes import Processes
+
+pytest.importorskip("accelerate")
+
+Tiny = Callable[..., str]
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def train(directory: str, batch_size: int, output: Path, num_pairs: int, resume: bool = False) -> None:
+    """One process's run: saves the model, and the losses and evaluations it saw."""
+    torch.set_num_threads(1)
+    examples: Any = [InputExample(texts=list(pair), label=n % 5 / 4) for n, pair in enumerate(PAIRS[:num_pairs])]
+    model = CrossEncoder(directory)
+    losses: list[float] = []
+    evaluations: list[int] = []
+
+    def loss_fct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        losses.append(loss.item() * len(labels))
+        return loss
+
+    def evaluator(model: CrossEncoder, epoch: int = 0, **_: Any) -> float:
+        evaluations.append(epoch)
+        return 0.5
+
+    model.fit(
+        DataLoader(examples, batch_size=batch_size, shuffle=True),
+        evaluator,
+        epochs=2,
+        loss_fct=loss_fct,
+        optimizer_class=torch.optim.SGD,
+        optimizer_params={"lr": 0.05},
+        warmup_steps=0,
+        output_path=output,
+        save_best_model=False,
+        checkpoint_path=output / "checkpoints",
+        checkpoint_save_steps=4,
+        resume_from_checkpoint=resume,
+        seed=3,
+    )
+    rank = os.environ.get("RANK", "0")
+    (output / f"seen-{rank}.json").write_text(json.dumps({"losses": losses, "evaluations": evaluations}))
+
+
+def launch(*arguments: Any) -> str:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
+    here = Path(__file__).parents[1]
+    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return CrossEncoder(folder).model.state_dict()
+
+
+@pytest.mark.parametrize("num_pairs", [32, 38])
+def test_two_processes_equal_one_with_twice_the_batch(tiny: Tiny, tmp_path: Path, num_pairs: int) -> None:
+    directory = tiny("bert", **NO_DROPOUT)
+    train(directory, 8, tmp_path / "one", num_pairs)
+    (tmp_path / "two").mkdir()
+    printed = launch(directory, 4, tmp_path / "two", num_pairs)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) <= TRAINED_WEIGHTS
+    seen = [json.loads((tmp_path / "two" / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
+    assert [part["evaluations"] for part in seen] == [[0, 1], []]
+    alone = json.loads((tmp_path / "one" / "seen-0.json").read_text())["losses"]
+    rest = [*seen[1]["losses"], *[0.0] * (len(alone) - len(seen[1]["losses"]))]
+    if num_pairs == 32:  # else the second process has nothing to do in the last step of an epoch
+        assert [a + b for a, b in zip(seen[0]["losses"], rest, strict=True)] == pytest.approx(alone, abs=1e-4)
+    assert printed.count("Training:   0%") == 1, "the bar belongs to the main process"
+
+
+def test_two_processes_resume(tiny: Tiny, tmp_path: Path) -> None:
+    directory = tiny("bert")
+    for name in ("whole", "resumed"):
+        (tmp_path / name).mkdir()
+        launch(directory, 4, tmp_path / name, 32)
+    kept = tmp_path / "resumed" / "checkpoints"
+    for checkpoint in kept.iterdir():
+        if checkpoint.name != "checkpoint-4":
+            checkpoint.rename(tmp_path / checkpoint.name)
+    launch(directory, 4, tmp_path / "resumed", 32, "resume")
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "resumed")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_process_alone() -> None:
+    alone = Processes(torch.device("cpu"))
+    assert (alone.count, alone.rank, alone.is_main) == (1, 0, True)
+    assert alone.share([1, 2, 3]) == [1, 2, 3]
+    assert alone.total(2.0) == 2.0
+    assert alone.gather("x") == ["x"]
+
+
+if __name__ == "__main__":
+    train(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), resume=len(sys.argv) > 5)
