@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fastce.backends.base import available_backends
 from fastce.bench.systems.base import Pair, Task
 from fastce.cross_encoder import CrossEncoder
 
@@ -25,8 +24,7 @@ class Fastce:
             num_threads=task.threads,
             activation_fn=torch.nn.Identity(),
         )
-        backend = next(name for name, reasons in available_backends(self.model).items() if not reasons)
-        return f"backend {backend}, batches of 32"
+        return f"backend {self.model.pipeline.built_encoder().backend}, batches of 32"
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """See `System`."""
