@@ -22,8 +22,9 @@ using Ints = py::array_t<std::int32_t, py::array::c_style>;
 using DropoutPair = std::pair<std::uint64_t, float>;  // seed, probability
 
 Values values_of(const py::array& array) {
-  const bool is_bf16 = array.itemsize() == 2;
-  if (array.ndim() != 2 || (!is_bf16 && !py::isinstance<Floats>(array)) || array.strides(1) != array.itemsize()) {
+  const bool is_bf16 = py::isinstance<py::array_t<std::int16_t>>(array);
+  const bool is_known = is_bf16 || py::isinstance<py::array_t<float>>(array);
+  if (array.ndim() != 2 || !is_known || array.strides(1) != array.itemsize()) {
     throw py::value_error("expected a matrix of float32 or of bfloat16 as int16, with its rows' values side by side");
   }
   return {is_bf16, const_cast<void*>(array.data()), static_cast<std::size_t>(array.strides(0) / array.itemsize())};
@@ -198,9 +199,9 @@ void bind_training(py::module_& module) {
            as_is("value"), as_is("cu_queries"), as_is("cu_keys"), py::arg("scale"), py::arg("dropout"), as_is("output"),
            as_is("softmax"), as_is("output_gradient"), as_is("query_gradient"), as_is("key_gradient"),
            as_is("value_gradient"), threads, "The gradients of attention_forward.")
-      .def("embedding_forward", &Training::embedding_forward, py::arg("ids"), py::arg("tables"), as_is("sums"), threads,
+      .def("embedding_forward", &Training::embedding_forward, as_is("ids"), as_is("tables"), as_is("sums"), threads,
            "sums [tokens, columns] = each token's rows of the tables, added up.")
-      .def("embedding_backward", &Training::embedding_backward, py::arg("ids"), py::arg("table_gradients"),
+      .def("embedding_backward", &Training::embedding_backward, as_is("ids"), as_is("table_gradients"),
            as_is("gradient"), threads, "Adds the gradient [tokens, columns] to the tables' rows.")
       .def("dropout_factors", &Training::dropout_factors, py::arg("dropout"), py::arg("rows"), py::arg("columns"),
            "What a dropout multiplies by, [rows, columns]: 0 or 1 / (1 - probability).");

@@ -57,7 +57,7 @@ struct NormBackwardCall {
 struct NormGradients {
   float* weight;     // [columns]
   float* norm_bias;  // [columns]
-  float* bias;       // [columns], null where there was no x
+  float* bias;       // [columns]; unused, and perhaps null, where there was no x
 };
 
 // output = GELU(x + bias)

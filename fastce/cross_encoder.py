@@ -294,7 +294,7 @@ class CrossEncoder:
             checkpoint_save_steps: Steps between two of them.
             checkpoint_save_total_limit: How many to keep, the latest ones; 0 keeps all.
             resume_from_checkpoint: A checkpoint to go on from, or True for the latest one in `checkpoint_path`, if any.
-                The run ends as if it had never stopped.
+                The run ends as if it had never stopped, where the dataset draws no random numbers for single examples.
             gradient_accumulation_steps: Batches whose gradients make one step.
             gradient_checkpointing: Whether to compute activations twice rather than keep them, to save memory.
             length_grouping: Whether to make batches of similar length out of every 32 that the DataLoader gives; each
@@ -304,7 +304,7 @@ class CrossEncoder:
             report_to: Where the logged losses go besides: `"tensorboard"`, `"wandb"` or `"none"`.
 
         Raises:
-            TypeError: An example is not an `InputExample` of two texts; the message says which.
+            TypeError: An example is not an `InputExample` with the texts that the loss wants; the message says which.
             ValueError: An argument is out of range, or the loss is not a number.
             OSError: `output_path` or `checkpoint_path` can't be written; found before training.
         """

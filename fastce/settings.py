@@ -17,7 +17,8 @@ from fastce.inputs import check_positive
 def default_device() -> torch.device:
     """The best device at hand: CUDA, else Apple's GPU, else the CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        rank = os.environ.get("LOCAL_RANK")  # of a process that shares a run with others on this machine
+        return torch.device("cuda" if rank is None else f"cuda:{rank}")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 

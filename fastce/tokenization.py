@@ -89,6 +89,8 @@ class PairTokenizer:
             self._encoder = (FastTokenizer if self.tokenizer.is_fast else PythonTokenizer)(self.tokenizer)
             self._pieces = template(self._encoder)
             self._size = size
+            if self._memory is not None:
+                self._memory.clear()
 
     @property
     def num_special_tokens(self) -> int:

@@ -35,8 +35,8 @@ class TrainableEncoder(Encoder, Protocol):
         """Computes `[num_pairs, num_labels]` with gradients; with dropout where the module is in training mode."""
         ...
 
-    def zero_gradients(self) -> None:
-        """Forgets the gradients of the module's parameters."""
+    def zero_gradients(self, *, for_good: bool = False) -> None:
+        """Forgets the gradients of the module's parameters; `for_good` where no further step follows."""
         ...
 
 

@@ -44,7 +44,7 @@ class TransformersEncoder:
         logits: torch.Tensor = self.module(**inputs).logits
         return logits
 
-    def zero_gradients(self) -> None:
+    def zero_gradients(self, *, for_good: bool = False) -> None:
         """See `TrainableEncoder`."""
         self.module.zero_grad()
 

@@ -66,6 +66,14 @@ class BinaryCrossEntropyLoss(PointwiseLoss):
     ):
         super().__init__(nn.BCEWithLogitsLoss(pos_weight=pos_weight, **kwargs), activation_fn)
 
+    def pairs(self, examples: Sequence[InputExample], num_labels: int, place: str) -> ScoredPairs:
+        """Each example's two texts; see `Loss.pairs`. The targets are the labels, `[num_pairs]`."""
+        scored = super().pairs(examples, num_labels, place)
+        for index, label in enumerate(scored.targets.tolist()):
+            if not 0 <= label <= 1:
+                raise ValueError(f"{place}, example {index}: label: expected a number from 0 to 1, got {label:g}")
+        return scored
+
 
 class CrossEntropyLoss(PointwiseLoss):
     """Cross-entropy for several logits and the number of the right class.

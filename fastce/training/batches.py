@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 AHEAD = 4
-"""Batches, or windows of batches, that wait for the training loop at most."""
+"""Batches that wait for the training loop at most."""
 
 WINDOW = 32
 """Batches among which lengths are grouped."""
@@ -70,7 +70,7 @@ class Ahead:
                 if not self._put("item", item):
                     return
             self._put("end", None)
-        except Exception as error:
+        except BaseException as error:  # whatever it is, somebody waits for an answer
             self._put("error", error)
 
     def _put(self, kind: str, value: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import set_seed
 
-from fastce.inputs import check_positive
+from fastce.inputs import check_positive, describe, is_sequence
 from fastce.settings import progress_bar
 from fastce.tokenization import PairTokenizer
 from fastce.training.batches import Ahead, grouped_by_length
@@ -37,6 +37,8 @@ def fit(model: CrossEncoder, train_dataloader: Any, options: FitOptions) -> None
     check_positive(options.epochs, "epochs")
     check_positive(options.gradient_accumulation_steps, "gradient_accumulation_steps")
     check_positive(options.checkpoint_save_steps, "checkpoint_save_steps")
+    for name in ("warmup_steps", "evaluation_steps", "logging_steps", "checkpoint_save_total_limit", "max_grad_norm"):
+        check_not_negative(getattr(options, name), name)
     if len(train_dataloader) == 0:
         raise ValueError("train_dataloader: it has no batches")
     for folder in (options.output_path, options.checkpoint_path):
@@ -51,7 +53,6 @@ def fit(model: CrossEncoder, train_dataloader: Any, options: FitOptions) -> None
         if resumed is not None:
             run.resume(resumed)
         run.train()
-    model.model.eval()
     if options.output_path is not None and processes.is_main and not run.evaluation.has_saved:
         model.save(options.output_path)
     processes.wait()
@@ -68,6 +69,13 @@ class Run:
         processes.take_weights_of_main(model.model.state_dict().values())
         self.batches_per_step = options.gradient_accumulation_steps * processes.count
         self.steps_per_epoch = -(-len(dataloader) // self.batches_per_step)
+        self.geometry = {
+            "processes": processes.count,
+            "batches_per_step": self.batches_per_step,
+            "steps_per_epoch": self.steps_per_epoch,
+            "length_grouping": options.length_grouping,
+        }
+        self.generators = generators_of(dataloader)
         self.tokenizer = PairTokenizer(model.tokenizer, remembers=True)
         self.optimizer = make_optimizer(
             model.model, options.optimizer_class, options.optimizer_params, options.weight_decay
@@ -96,25 +104,29 @@ class Run:
             description="Training",
             unit="steps",
         )
-        with bar:
-            bar.update(self.total_steps)
-            while self.epoch < self.options.epochs:
-                self._train_epoch(bar)
-                self.epoch, self.step, self.epoch_random_state = self.epoch + 1, 0, None
-        self.tracker.close()
         self.model.model.zero_grad()
+        try:
+            with bar:
+                bar.update(self.total_steps)
+                while self.epoch < self.options.epochs:
+                    self._train_epoch(bar)
+                    self.epoch, self.step, self.epoch_random_state = self.epoch + 1, 0, None
+        finally:
+            self.tracker.close()
+            self.stepper.encoder.zero_gradients(for_good=True)
+            self.model.model.eval()
 
     def _train_epoch(self, bar: Any) -> None:
         self.model.model.train()
         if self.epoch_random_state is None:
-            self.epoch_random_state = self.processes.main_value(random_state())
-        set_random_state(self.epoch_random_state)
+            self.epoch_random_state = self.processes.main_value(random_state(self.generators))
+        set_random_state(self.epoch_random_state, self.generators)
         with Ahead(self._batches()) as batches:
             waiting = islice(enumerate(batches), self.step * self.batches_per_step, None)
             group = list(islice(waiting, self.batches_per_step))
             # The order of the epoch has been drawn, the same one everywhere. From here on processes draw on their own.
             if self.resumed_random_state is not None:
-                set_random_state(self.resumed_random_state)
+                set_random_state(self.resumed_random_state, self.generators)
                 self.resumed_random_state = None
             elif not self.processes.is_main:
                 torch.manual_seed(int(torch.randint(2**62, ())) + self.processes.rank)
@@ -140,13 +152,11 @@ class Run:
 
     def _tokenized(self, batches: Iterator[Sequence[Any]]) -> Iterator[Sequence[Any]]:
         for examples in batches:
-            texts = (text for example in examples for text in getattr(example, "texts", None) or ())
-            self.tokenizer.remember([text for text in texts if isinstance(text, str)])
+            self.tokenizer.remember(text for example in examples for text in texts_of(example))
             yield examples
 
     def _length_of(self, example: Any) -> int:
-        texts = getattr(example, "texts", None) or ()
-        return sum(self.tokenizer.size_of(text) for text in texts if isinstance(text, str))
+        return sum(self.tokenizer.size_of(text) for text in texts_of(example))
 
     def _after_step(self, loss: float, bar: Any) -> None:
         options = self.options
@@ -172,7 +182,8 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
-            "random_states": self.processes.gather(random_state()),
+            "random_states": self.processes.gather(random_state(self.generators)),
+            "geometry": self.geometry,
         }
         if self.processes.is_main:
             save_state(self.model, folder, self.total_steps, self.options.checkpoint_save_total_limit, state)
@@ -181,6 +192,10 @@ class Run:
     def resume(self, folder: Path) -> None:
         """Goes back to where a checkpoint was saved."""
         state = load_state(self.model, folder)
+        if state["geometry"] != self.geometry:
+            raise ValueError(
+                f"resume_from_checkpoint: {folder} is of a run with {state['geometry']}, not {self.geometry}"
+            )
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.stepper.scaler.load_state_dict(state["scaler"])
@@ -189,6 +204,14 @@ class Run:
         self.epoch_random_state = state["epoch_random_state"]
         self.resumed_random_state = state["random_states"][self.processes.rank]
         logger.info("Going on after step %d, from %s", self.total_steps, folder)
+
+
+def check_not_negative(value: Any, name: str) -> None:
+    """Raises TypeError or ValueError unless `value` is a number from 0 on."""
+    if not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected a number, got {describe(value)}")
+    if not value >= 0:
+        raise ValueError(f"{name}: expected 0 or more, got {value}")
 
 
 def check_writable(directory: Path) -> None:
@@ -201,7 +224,10 @@ def check_writable(directory: Path) -> None:
 @contextmanager
 def raw_examples(dataloader: Any) -> Iterator[None]:
     """Lets a DataLoader hand out lists of examples as they are, for a while."""
-    before = getattr(dataloader, "collate_fn", None)
+    if not hasattr(dataloader, "collate_fn"):
+        yield
+        return
+    before = dataloader.collate_fn
     dataloader.collate_fn = list
     try:
         yield
@@ -212,10 +238,26 @@ def raw_examples(dataloader: Any) -> Iterator[None]:
 @contextmanager
 def checkpointed_gradients(model: CrossEncoder, wanted: bool) -> Iterator[None]:
     """Lets the backward pass compute each layer's activations again, for a while."""
-    if wanted:
-        model.model.gradient_checkpointing_enable()
+    module = model.model
+    changes = wanted and not any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
+    if changes:
+        module.gradient_checkpointing_enable()
     try:
         yield
     finally:
-        if wanted:
-            model.model.gradient_checkpointing_disable()
+        if changes:
+            module.gradient_checkpointing_disable()
+
+
+def texts_of(example: Any) -> list[str]:
+    """The texts of an example; none where it is no example, which the loss reports."""
+    texts: Any = getattr(example, "texts", None)
+    return [text for text in texts if isinstance(text, str)] if is_sequence(texts) else []
+
+
+def generators_of(dataloader: Any) -> list[torch.Generator]:
+    """The generators that a DataLoader and its samplers bring along, each once."""
+    batch_sampler = getattr(dataloader, "batch_sampler", None)
+    owners = (dataloader, getattr(dataloader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    found = [getattr(owner, "generator", None) for owner in owners]
+    return list({id(generator): generator for generator in found if isinstance(generator, torch.Generator)}.values())

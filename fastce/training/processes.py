@@ -1,4 +1,4 @@
-"""The processes that share a training run, started by `torchrun`, `accelerate launch` or MPI."""
+"""The processes that share a training run, started by `torchrun`, or by `accelerate launch` on GPUs."""
 
 from __future__ import annotations
 

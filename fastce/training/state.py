@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_model
 
 if TYPE_CHECKING:
     from fastce.cross_encoder import CrossEncoder
@@ -18,21 +19,24 @@ STATE_FILE = "training_state.pt"
 PREFIX = "checkpoint-"
 
 
-def random_state() -> dict[str, Any]:
-    """The state of the generators of Python, NumPy and PyTorch."""
+def random_state(generators: Sequence[torch.Generator] = ()) -> dict[str, Any]:
+    """The state of the generators of Python, NumPy and PyTorch, and of further ones."""
     numpy_name, numpy_keys, *numpy_rest = np.random.get_state(legacy=True)  # noqa: NPY002 - what samplers may use
     state: dict[str, Any] = {
         "python": random.getstate(),
         "numpy": (numpy_name, torch.from_numpy(np.asarray(numpy_keys).astype(np.int64)), *numpy_rest),
         "torch": torch.get_rng_state(),
+        "generators": [generator.get_state() for generator in generators],
     }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
 
 
-def set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: dict[str, Any], generators: Sequence[torch.Generator] = ()) -> None:
     """Sets the generators to a state from `random_state`."""
+    for generator, kept in zip(generators, state["generators"], strict=True):
+        generator.set_state(kept)
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
@@ -59,7 +63,8 @@ def save_state(model: CrossEncoder, folder: Path, step: int, total_limit: int, s
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
     if total_limit > 0:
-        for old in checkpoints(folder)[:-total_limit]:
+        earlier = [path for path in checkpoints(folder) if step_of(path) <= step]
+        for old in earlier[:-total_limit]:
             shutil.rmtree(old)
 
 
@@ -71,7 +76,7 @@ def load_state(model: CrossEncoder, folder: Path) -> dict[str, Any]:
     """
     if not (folder / STATE_FILE).exists():
         raise FileNotFoundError(f"resume_from_checkpoint: {folder} has no {STATE_FILE}")
-    model.model.load_state_dict(load_file(folder / "model.safetensors"))
+    load_model(model.model, folder / "model.safetensors")
     state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True)
     return state
 
@@ -79,7 +84,12 @@ def load_state(model: CrossEncoder, folder: Path) -> dict[str, Any]:
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first."""
     found = [path for path in folder.glob(f"{PREFIX}*") if path.name[len(PREFIX) :].isdecimal()]
-    return sorted(found, key=lambda path: int(path.name[len(PREFIX) :]))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Steps before a checkpoint."""
+    return int(checkpoint.name[len(PREFIX) :])
 
 
 def resume_folder(resume: bool | Path, folder: Path | None) -> Path | None:

@@ -12,12 +12,14 @@ import torch
 from torch import nn
 
 from fastce.backends.base import TrainableEncoder
+from fastce.inputs import describe
 from fastce.losses.base import ScoredPairs
 from fastce.losses.pointwise import make_loss
 from fastce.packing import pack
 from fastce.tokenization import PairTokenizer
 from fastce.training.options import FitOptions
 from fastce.training.processes import Processes
+from fastce.training.state import random_state, set_random_state
 
 if TYPE_CHECKING:
     from fastce.cross_encoder import CrossEncoder
@@ -105,7 +107,7 @@ class Stepper:
         if size is not None and size < len(pairs.first):
             return self._backward_in_parts(pairs, share, size)
         with self._autocast():
-            loss = self.loss_fct(self._logits(pairs.first, pairs.second), pairs.targets)
+            loss = checked_loss(self.loss_fct(self._logits(pairs.first, pairs.second), pairs.targets))
         value = float(loss.detach())
         if math.isfinite(value):
             self.scaler.scale(loss * share).backward()
@@ -120,24 +122,24 @@ class Stepper:
         parts = [slice(start, start + size) for start in range(0, len(pairs.first), size)]
         states, logits = [], []
         for part in parts:
-            states.append(torch.get_rng_state())
+            states.append(random_state())
             with torch.no_grad(), self._autocast():
                 logits.append(self._logits(pairs.first[part], pairs.second[part]))
         together = torch.cat(logits).requires_grad_()
         with self._autocast():
-            loss = self.loss_fct(together, pairs.targets)
+            loss = checked_loss(self.loss_fct(together, pairs.targets))
         value = float(loss.detach())
         if not math.isfinite(value):
             return value
         self.scaler.scale(loss * share).backward()
         assert together.grad is not None
-        after = torch.get_rng_state()
+        after = random_state()
         for part, state in zip(parts, states, strict=True):
-            torch.set_rng_state(state)  # the same dropout as before
+            set_random_state(state)  # the same dropout as before
             with self._autocast():
                 part_logits = self._logits(pairs.first[part], pairs.second[part])
             part_logits.backward(together.grad[part].to(part_logits.dtype))
-        torch.set_rng_state(after)
+        set_random_state(after)
         return value
 
     def _logits(self, first: list[str], second: list[str]) -> torch.Tensor:
@@ -154,6 +156,18 @@ class Stepper:
         if self.amp_dtype is None:
             return nullcontext()
         return torch.autocast(self.model.device.type, self.amp_dtype)
+
+
+def checked_loss(loss: Any) -> torch.Tensor:
+    """The loss, if it is one number.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        shape = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, torch.Tensor) else describe(loss)
+        raise TypeError(f"loss_fct: expected a tensor with one number, got {shape}")
+    return loss
 
 
 def amp_dtype(device: torch.device) -> torch.dtype:

@@ -97,6 +97,103 @@ def test_a_resumed_run_knows_its_best_model(tiny: Tiny, tmp_path: Path) -> None:
     assert (CrossEncoder(tmp_path / "best").predict(PAIRS[:3]) == best).all()
 
 
+def test_a_resumed_run_has_the_order_of_the_dataloaders_own_generator(tiny: Tiny, tmp_path: Path) -> None:
+    def seeded() -> DataLoader[InputExample]:
+        generator = torch.Generator().manual_seed(5)
+        return DataLoader(loader().dataset, batch_size=4, shuffle=True, generator=generator)
+
+    directory = tiny("bert")
+    options: dict[str, Any] = {"epochs": 2, "seed": 7}
+    whole = weights_after(directory, seeded(), **options)
+    options |= {"checkpoint_path": tmp_path, "checkpoint_save_steps": 5, "resume_from_checkpoint": True}
+    with pytest.raises(StoppedError):
+        weights_after(directory, seeded(), loss_fct=stop_at(12), **options)
+    assert distance(weights_after(directory, seeded(), **options), whole) == 0.0
+
+
+def test_a_checkpoint_of_another_kind_of_run_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    options: dict[str, Any] = FAST | {"checkpoint_path": tmp_path, "checkpoint_save_steps": 4}
+    CrossEncoder(tiny("bert")).fit(loader(), **options)
+    with pytest.raises(ValueError, match=r"checkpoint-8 is of a run with .*'batches_per_step': 1.*, not .*: 2"):
+        CrossEncoder(tiny("bert")).fit(loader(), gradient_accumulation_steps=2, resume_from_checkpoint=True, **options)
+
+
+def test_a_limit_spares_the_checkpoint_just_written(tiny: Tiny, tmp_path: Path) -> None:
+    options: dict[str, Any] = FAST | {"checkpoint_path": tmp_path, "checkpoint_save_total_limit": 1}
+    CrossEncoder(tiny("bert")).fit(loader(), checkpoint_save_steps=8, **options)
+    CrossEncoder(tiny("bert")).fit(loader(16), checkpoint_save_steps=4, **options)
+    assert [folder.name for folder in checkpoints(tmp_path)] == ["checkpoint-4", "checkpoint-8"]
+
+
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_a_loss_that_becomes_no_number_is_named_and_leaves_nothing_behind(tiny: Tiny, at: int) -> None:
+    steps = iter(range(1, 100))
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return logits.mean() * (float("nan") if next(steps) == at else 1.0)
+
+    model = CrossEncoder(tiny("bert"))
+    with pytest.raises(ValueError, match=f"epoch 0, batch {at - 1}: the loss is nan"):
+        model.fit(loader(), loss_fct=loss, gradient_accumulation_steps=2, **FAST)
+    assert not model.model.training
+    assert all(parameter.grad is None for parameter in model.model.parameters())
+    assert all(bool(parameter.isfinite().all()) for parameter in model.model.parameters())
+
+
+def test_gradients_of_somebody_else_do_not_enter(tiny: Tiny) -> None:
+    directory = tiny("bert", **NO_DROPOUT)
+    expected = weights_after(directory, loader(shuffle=False), **SGD)
+    model = CrossEncoder(directory)
+    for parameter in model.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    model.fit(loader(shuffle=False), **SGD)
+    assert distance(model.model.state_dict(), expected) == 0.0
+
+
+def test_batches_may_come_in_a_list(tiny: Tiny) -> None:
+    directory = tiny("bert", **NO_DROPOUT)
+    batches = [list(loader().dataset)[start : start + 4] for start in range(0, 32, 4)]
+    expected = weights_after(directory, loader(shuffle=False), **SGD)
+    assert distance(weights_after(directory, batches, **SGD), expected) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error", "message"),
+    [
+        ("max_grad_norm", None, TypeError, "max_grad_norm: expected a number, got None"),
+        ("warmup_steps", -1, ValueError, "warmup_steps: expected 0 or more, got -1"),
+        ("checkpoint_save_steps", 0, ValueError, "checkpoint_save_steps"),
+        ("gradient_accumulation_steps", 0, ValueError, "gradient_accumulation_steps"),
+        (
+            "loss_fct",
+            lambda logits, labels: logits,
+            TypeError,
+            r"a tensor with one number, got a tensor of shape \[4\]",
+        ),
+        ("loss_fct", lambda logits, labels: 1.0, TypeError, "a tensor with one number, got float"),
+    ],
+)
+def test_bad_options_are_named(tiny: Tiny, option: str, value: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        CrossEncoder(tiny("bert")).fit(loader(), **(FAST | {option: value}))
+
+
+def test_labels_beyond_the_head_are_named(tiny: Tiny) -> None:
+    data = loader(8, shuffle=False)
+    data.dataset[5].label = 4.2
+    with pytest.raises(
+        ValueError, match=r"epoch 0, batch 1, example 1: label: expected a number from 0 to 1, got 4\.2"
+    ):
+        CrossEncoder(tiny("bert")).fit(data, **FAST)
+
+
+def test_other_parameters_than_float32_are_refused(tiny: Tiny) -> None:
+    model = CrossEncoder(tiny("bert"))
+    model.model.double()
+    with pytest.raises(ValueError, match=r"needs float32 parameters, and .* is torch.float64: call model.model.float"):
+        model.fit(loader(), **FAST)
+
+
 def test_resuming_needs_a_place(tiny: Tiny) -> None:
     with pytest.raises(ValueError, match="resume_from_checkpoint: True needs a checkpoint_path"):
         CrossEncoder(tiny("bert")).fit(loader(), resume_from_checkpoint=True, **FAST)

@@ -84,6 +84,11 @@ class CppBackend:
         from fastce.backends.cpp import ops
 
         assert network.description is not None
+        for name, weight in network.description.weights.items():
+            if weight.dtype != torch.float32:
+                raise ValueError(
+                    f"training needs float32 parameters, and {name} is {weight.dtype}: call model.model.float()"
+                )
         return TorchEncoder(network.module, network.description, "fp32", device, ops)
 
 

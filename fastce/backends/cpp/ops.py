@@ -55,7 +55,10 @@ def openmp_parallel() -> int:
         return 0
     torch_folder = str(Path(torch.__file__).parent)
     for library in sorted(libraries, key=lambda path: not path.startswith(torch_folder)):
-        function = getattr(ctypes.CDLL(library), "GOMP_parallel", None)
+        try:
+            function = getattr(ctypes.CDLL(library), "GOMP_parallel", None)
+        except OSError:  # its file is gone
+            continue
         if function is not None:
             return ctypes.cast(function, ctypes.c_void_p).value or 0
     return 0
@@ -151,7 +154,7 @@ class AttentionFunction(Function):
         dropout: Dropout,
     ) -> torch.Tensor:
         output = torch.empty_like(query)
-        softmax = torch.empty(len(query) * num_heads, 2)
+        softmax = torch.empty(len(query) * num_heads, 2, dtype=torch.float32)
         scale = 1.0 / math.sqrt(query.shape[1] // num_heads)
         ctx.num_heads = num_heads
         ctx.options = cu_queries, cu_keys, scale, dropout
@@ -189,7 +192,7 @@ class EmbeddingFunction(Function):
 
     @staticmethod
     def forward(ctx: Any, ids: Sequence[np.ndarray], *tables: torch.Tensor) -> torch.Tensor:
-        output = torch.empty(len(ids[0]), tables[0].shape[1])
+        output = torch.empty(len(ids[0]), tables[0].shape[1], dtype=torch.float32)
         run("embedding_forward", ids, [array(table) for table in tables], output)
         ctx.lookups = [
             (rows, table) for rows, table, wanted in zip(ids, tables, ctx.needs_input_grad[1:], strict=True) if wanted
@@ -218,15 +221,17 @@ def is_sparse(table: torch.Tensor) -> bool:
     return known is not None and table.grad is not None and known.address == table.grad.data_ptr()
 
 
-def zero_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """See `fastce.backends.torch.ops.zero_gradients`. Tables keep theirs, filled with zeros."""
+def zero_gradients(parameters: Iterable[torch.nn.Parameter], *, for_good: bool) -> None:
+    """See `fastce.backends.torch.ops.zero_gradients`. Until then tables keep theirs, filled with zeros."""
     for parameter in parameters:
-        if parameter.grad is not None and is_sparse(parameter):
+        if parameter.grad is not None and is_sparse(parameter) and not for_good:
             rows = SPARSE_GRADIENTS[parameter].rows
-            parameter.grad[torch.from_numpy(np.concatenate(rows))] = 0.0
+            if rows:
+                parameter.grad[torch.from_numpy(np.concatenate(rows))] = 0.0
             rows.clear()
         else:
             parameter.grad = None
+            SPARSE_GRADIENTS.pop(parameter, None)
 
 
 def linear_activation(

@@ -55,10 +55,10 @@ class TorchEncoder:
         recompute = training and any(getattr(part, "gradient_checkpointing", False) for part in self.module.modules())
         return self._run(batch, training=training, recompute=recompute)
 
-    def zero_gradients(self) -> None:
+    def zero_gradients(self, *, for_good: bool = False) -> None:
         """See `TrainableEncoder`."""
         assert self.module is not None
-        self.ops.zero_gradients(self.module.parameters())
+        self.ops.zero_gradients(self.module.parameters(), for_good=for_good)
 
     def _run(self, batch: PackedBatch, *, training: bool, recompute: bool = False) -> torch.Tensor:
         return encoder_logits(

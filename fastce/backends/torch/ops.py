@@ -153,7 +153,12 @@ def dropout(x: torch.Tensor, probability: float, training: bool) -> torch.Tensor
     return F.dropout(x, probability, training)
 
 
-def zero_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Forgets the gradients of parameters."""
+def zero_gradients(parameters: Iterable[torch.nn.Parameter], *, for_good: bool) -> None:
+    """Forgets the gradients of parameters.
+
+    Args:
+        parameters: The parameters.
+        for_good: Whether no further step follows.
+    """
     for parameter in parameters:
         parameter.grad = None
