@@ -68,9 +68,10 @@ inline void store_low8(std::uint8_t* to, IntVec x) {
   for (std::size_t lane = 0; lane < kLanes; ++lane) to[lane] = static_cast<std::uint8_t>(x.v[lane]);
 }
 inline IntVec broadcast(std::int32_t x) { return {Ints{x, x, x, x}}; }
-inline IntVec operator+(IntVec a, IntVec b) { return {a.v + b.v}; }
-inline IntVec operator-(IntVec a, IntVec b) { return {a.v - b.v}; }
-inline IntVec operator*(IntVec a, IntVec b) { return {a.v * b.v}; }
+// Modulo 2^32, as the instructions do it.
+inline IntVec operator+(IntVec a, IntVec b) { return {(Ints)((Words)a.v + (Words)b.v)}; }
+inline IntVec operator-(IntVec a, IntVec b) { return {(Ints)((Words)a.v - (Words)b.v)}; }
+inline IntVec operator*(IntVec a, IntVec b) { return {(Ints)((Words)a.v * (Words)b.v)}; }
 inline IntVec operator|(IntVec a, IntVec b) { return {a.v | b.v}; }
 inline IntVec operator&(IntVec a, IntVec b) { return {a.v & b.v}; }
 inline IntVec operator^(IntVec a, IntVec b) { return {a.v ^ b.v}; }
