@@ -20,6 +20,7 @@ from training_common import (
     Model,
     Output,
     Seed,
+    UseAmp,
     train,
 )
 
@@ -64,6 +65,7 @@ def command(task: PairTask) -> Callable[..., None]:
         ),
         max_train: MaxTrain = None,
         seed: Seed = 0,
+        use_amp: UseAmp = False,
         library: Annotated[str, typer.Option(help="fastce or sentence-transformers.")] = "fastce",
     ) -> None:
         """Train, keep the model with the best score on the development set, print its score on the test set."""
@@ -82,6 +84,7 @@ def command(task: PairTask) -> Callable[..., None]:
             output=output,
             evaluator=task.evaluator.from_input_examples(splits.dev, name=dev_name),
             evaluation_steps=task.evaluation_steps,
+            use_amp=use_amp,
         )
         best = package.CrossEncoder(str(output))
         score = task.evaluator.from_input_examples(splits.test, name=test_name)(best, str(output))

@@ -20,6 +20,7 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Examples per step.")]
 LearningRate = Annotated[float, typer.Option(help="After the warm-up of a tenth of all steps.")]
 MaxTrain = Annotated[int | None, typer.Option(min=1, help="Train on the first so many only; default all.")]
 Seed = Annotated[int, typer.Option(help="Of the order of the examples and of new weights.")]
+UseAmp = Annotated[bool, typer.Option("--use-amp", help="Compute in bfloat16 where that loses little.")]
 
 WARMUP_SHARE = 0.1
 
