@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from fastce import legacy, scoring
+from fastce.checkpoints import adapters
 from fastce.checkpoints.loading import load_checkpoint, precision_from_dtype
 from fastce.checkpoints.metadata import Metadata
 from fastce.checkpoints.network import capped_length
 from fastce.checkpoints.saving import push_checkpoint, save_checkpoint
 from fastce.checkpoints.source import Source
-from fastce.inputs import check_positive, check_text, check_texts, split_pairs
+from fastce.inputs import check_positive, check_text, check_texts, choose_prompt, split_pairs
 from fastce.pipeline import Pipeline
 from fastce.settings import default_device, default_num_threads
 from fastce.spec import Precision
@@ -156,7 +157,9 @@ class CrossEncoder:
         """
         first, second, single = split_pairs(inputs)
         batch_size = check_positive(batch_size, "batch_size")
-        chosen_prompt = self._resolve_prompt(prompt, prompt_name)
+        chosen_prompt = choose_prompt(
+            self.prompts, prompt, self.default_prompt_name if prompt_name is None else prompt_name
+        )
         if pool is not None or chunk_size is not None:
             warnings.warn("predict: pool and chunk_size have no effect, one process uses every core", stacklevel=3)
         if device is not None:
@@ -311,7 +314,7 @@ class CrossEncoder:
         fit(self, train_dataloader, FitOptions.from_arguments(locals()))
 
     def save(self, path: str | Path, **options: Any) -> None:
-        """Writes the model so that transformers, sentence-transformers and fastce load it.
+        """Writes the model so that transformers, sentence-transformers and fastce load it. Adapters are merged.
 
         Args:
             path: A directory; made if missing. An interrupted save leaves the model that was in it.
@@ -320,7 +323,9 @@ class CrossEncoder:
         Raises:
             OSError: The directory can't be written.
         """
-        save_checkpoint(path, self.model, self.tokenizer, self._metadata())
+        name = scoring.activation_name(self.activation_fn)
+        metadata = Metadata(activation_fn=name, prompts=self.prompts, default_prompt_name=self.default_prompt_name)
+        save_checkpoint(path, self.model, self.tokenizer, metadata)
 
     save_pretrained = save
 
@@ -335,6 +340,23 @@ class CrossEncoder:
             Address of the commit.
         """
         return push_checkpoint(self.save, repo_id, **options)
+
+    def add_adapter(self, config: Any, name: str = "default") -> None:
+        """Adds an adapter of PEFT, such as LoRA, which `fit` trains in place of the weights; needs the package peft.
+
+        `model` is a `PeftModel` from then on: its `save_pretrained` writes the adapter alone, its `set_adapter` and
+        `disable_adapter` choose. A `PeftModel` of your own can be assigned to `model` as well.
+
+        Args:
+            config: A `PeftConfig`. The head is trained too, unless its `modules_to_save` says what is.
+            name: What to call the adapter, which becomes the active one.
+
+        Raises:
+            ImportError: PEFT is not installed.
+            TypeError: The config is none of PEFT's.
+            ValueError: There is an adapter of that name already, or PEFT can't add this one.
+        """
+        self.model = adapters.add_adapter(self.model, config, name)
 
     def to(self, device: str | torch.device) -> CrossEncoder:
         """Moves the model to a device, and returns it."""
@@ -383,25 +405,3 @@ class CrossEncoder:
     def max_length(self, value: int) -> None:
         self._max_length = capped_length(check_positive(value, "max_length"), self.config)
         self.tokenizer.model_max_length = self._max_length  # saved with the tokenizer
-
-    def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
-        """The text to put before each first text, or None."""
-        if prompt is not None:
-            return prompt
-        name = self.default_prompt_name if prompt_name is None else prompt_name
-        if name is None:
-            return None
-        if name not in self.prompts:
-            raise ValueError(f"prompt_name: {name!r} is none of the model's prompts: {sorted(self.prompts)}")
-        return self.prompts[name]
-
-    def _metadata(self) -> Metadata:
-        """What is stored beside the model."""
-        name = scoring.activation_name(self.activation_fn)
-        if name is None:
-            warnings.warn(
-                f"the activation function {self.activation_fn!r} is no plain torch.nn class and is not saved; "
-                "pass activation_fn when the model is loaded",
-                stacklevel=3,
-            )
-        return Metadata(activation_fn=name, prompts=self.prompts, default_prompt_name=self.default_prompt_name)

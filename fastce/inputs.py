@@ -65,6 +65,19 @@ def check_text(text: Any, place: str) -> None:
         raise TypeError(f"{place}: expected str, got {describe(text)}")
 
 
+def choose_prompt(prompts: Mapping[str, str], prompt: str | None, name: str | None) -> str | None:
+    """The text to put before each first text: a prompt itself, else the one of that name, else None.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if prompt is not None or name is None:
+        return prompt
+    if name not in prompts:
+        raise ValueError(f"prompt_name: {name!r} is none of the model's prompts: {sorted(prompts)}")
+    return prompts[name]
+
+
 def check_positive(value: Any, place: str) -> int:
     """Returns `value` as an int.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -55,11 +56,16 @@ def default_activation(stored: str | None, num_labels: int) -> ActivationFn:
 
 
 def activation_name(activation_fn: ActivationFn) -> str | None:
-    """The path under which an activation function is written to a config, or None where it can't be read back."""
+    """The path under which an activation function is written to a config; None, with a warning, where it can't be."""
     kind = type(activation_fn)
-    if kind.__name__ not in ACTIVATION_FUNCTIONS or not kind.__module__.startswith("torch.nn.modules."):
-        return None
-    if repr(activation_fn) != repr(ACTIVATION_FUNCTIONS[kind.__name__]()):  # its arguments would be lost
+    is_known = kind.__name__ in ACTIVATION_FUNCTIONS and kind.__module__.startswith("torch.nn.modules.")
+    # What has arguments would come back without them.
+    if not is_known or repr(activation_fn) != repr(ACTIVATION_FUNCTIONS[kind.__name__]()):
+        warnings.warn(
+            f"the activation function {activation_fn!r} is no plain torch.nn class and is not saved; pass "
+            "activation_fn when the model is loaded",
+            stacklevel=3,
+        )
         return None
     return f"{kind.__module__}.{kind.__name__}"
 

@@ -33,7 +33,8 @@ def test_nothing_else_is_resolved(path: str) -> None:
 
 @pytest.mark.parametrize("activation", [torch.sigmoid, lambda logits: logits, nn.Bilinear(1, 1, 1), nn.Hardtanh(-5, 5)])
 def test_what_could_not_be_read_back_has_no_name(activation: Any) -> None:
-    assert activation_name(activation) is None
+    with pytest.warns(UserWarning, match="is not saved"):
+        assert activation_name(activation) is None
 
 
 def test_one_label_is_squeezed_and_several_are_not() -> None:

@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from fastce.packing import PackedBatch
 from fastce.spec import EncoderSpec, HeadSpec
 
-Weights = Mapping[str, torch.Tensor]
+Weights = Mapping[str, Any]
+"""Our parameter names to tensors, or to what else the ops take for a matrix."""
 
 
 def encoder_logits(
@@ -34,7 +35,7 @@ def encoder_logits(
         ops: The functions to compute with: `fastce.backends.torch.ops` or a module with the same ones.
         encoder: The encoder.
         head: The head.
-        weights: Our parameter names to tensors.
+        weights: The parameters.
         batch: The sequences.
         training: Whether dropout applies.
         recompute: Whether the backward pass computes each layer again instead of keeping its activations.
@@ -88,7 +89,7 @@ def transformer_layer(
     Args:
         ops: The functions to compute with.
         encoder: The encoder.
-        weights: Our parameter names to tensors.
+        weights: The parameters.
         name: Prefix of the layer's weights.
         rows: What the layer is computed for, `[total_rows, hidden_size]`; `hidden` itself or rows of it.
         hidden: What it attends to, `[total_tokens, hidden_size]`.
@@ -135,6 +136,6 @@ def classify(ops: Any, head: HeadSpec, weights: Weights, first: torch.Tensor, tr
     return ops.linear(x, *parameters(weights, "head.output"))
 
 
-def parameters(weights: Weights, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def parameters(weights: Weights, name: str) -> tuple[Any, torch.Tensor]:
     """Weight and bias of a module."""
     return weights[f"{name}.weight"], weights[f"{name}.bias"]

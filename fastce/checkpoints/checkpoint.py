@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from fastce.checkpoints.adapters import adapter_state, merged_module
 from fastce.checkpoints.metadata import Metadata
 from fastce.checkpoints.network import Network, describe
 
@@ -79,11 +80,12 @@ class Checkpoint:
         """Describes the network.
 
         Args:
-            with_module: Whether the description must be of the module; without, it may be read from the file.
+            with_module: Whether the description must be of the module itself; without, it may be read from the file,
+                and adapters are merged.
         """
         network = None if with_module or self._module is not None else self._read()
         if network is None:
-            network = describe(self.module)
+            network = describe(self.module if with_module else merged_module(self.module))
         elif network.file is not None:
             self._read_from = (network.file, file_identity(network.file))
         return replace(network, tokenizer=self.tokenizer)
@@ -93,14 +95,14 @@ class Checkpoint:
         self._steps += 1
 
     def state(self) -> object:
-        """Changes with the weights: another module, another parameter, an optimizer's step, a change in place.
+        """Changes with the weights: another module, parameter or adapter, an optimizer's step, a change in place.
 
         Changes through `parameter.data` leave no trace and are not noticed.
         """
         if self._module is None:
             return self.device
         versions = tuple((weight.data_ptr(), weight._version) for weight in self._module.parameters())
-        return id(self._module), self._steps, versions
+        return id(self._module), self._steps, versions, adapter_state(self._module)
 
 
 def file_identity(path: str) -> object:

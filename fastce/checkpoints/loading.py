@@ -76,6 +76,11 @@ def load_config(source: Source, config_kwargs: Mapping[str, Any]) -> tuple[Any, 
 
     directory = Path(source.name)
     if directory.exists() and not (directory / "config.json").is_file():
+        if (directory / "adapter_config.json").is_file():
+            raise ValueError(
+                f"{source.name}: an adapter of PEFT; load the model that it adapts, then set "
+                f"model.model = PeftModel.from_pretrained(model.model, {source.name!r})"
+            )
         what = "no config.json in it" if directory.is_dir() else "it is a file, not a directory"
         raise ValueError(f"{source.name}: {what}; expected a model's directory or a Hub id")
     candidates = [source.name]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from fastce.checkpoints import bert, distilbert, electra, roberta
+from fastce.checkpoints.adapters import LowRankUpdate, plain_parameters
 from fastce.checkpoints.family import Family
 from fastce.spec import EncoderSpec, HeadSpec, PositionScheme
 
@@ -38,11 +39,13 @@ class Description:
         head: The classification head.
         weights: Our parameter names to float32 tensors: the module's own parameters, live, so that what training
             changes, changes here; or, without a module, the file's.
+        updates: What LoRA adds to matrices, under the same names; live as well. Empty where the module is for scoring.
     """
 
     encoder: EncoderSpec
     head: HeadSpec
     weights: Mapping[str, torch.Tensor]
+    updates: Mapping[str, Sequence[LowRankUpdate]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,17 +80,18 @@ def describe(module: Any) -> Network:
         return Network(module, None, f"model type {config.model_type!r} is none of {', '.join(FAMILIES)}")
     try:
         encoder, head = family.encoder(config), family.head(config)
+        parameters, updates = plain_parameters(module)
     except ValueError as error:
         return Network(module, None, str(error))
     names = family.parameter_names(encoder)
-    parameters = dict(module.named_parameters())
     unknown = sorted(parameters.keys() - names.values())
     missing = sorted(names.values() - parameters.keys())
     if unknown or missing:
         words = [f"{what} {', '.join(found)}" for what, found in (("lacks", missing), ("has also", unknown)) if found]
         return Network(module, None, f"the {config.model_type} module {' and '.join(words)}")
     weights = {ours: parameters[theirs] for ours, theirs in names.items()}
-    return Network(module, Description(encoder, head, weights), "")
+    ours_updates = {ours: updates[theirs] for ours, theirs in names.items() if theirs in updates}
+    return Network(module, Description(encoder, head, weights, ours_updates), "")
 
 
 def capped_length(length: int, config: Any) -> int:

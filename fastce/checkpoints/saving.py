@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fastce.checkpoints.adapters import merged_module
 from fastce.checkpoints.metadata import Metadata, write_metadata
 
 
@@ -19,13 +20,15 @@ def save_checkpoint(directory: str | Path, module: Any, tokenizer: Any, metadata
 
     Args:
         directory: Where to; made if missing. Other files in it stay.
-        module: The sequence-classification module.
+        module: The sequence-classification module; adapters are merged.
         tokenizer: Its tokenizer.
         metadata: What sentence-transformers stores beside a model.
 
     Raises:
         OSError: The directory can't be written.
+        ValueError: The module has adapters that can't be merged.
     """
+    module = merged_module(module)
     target = Path(directory)
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=target) as temporary:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_model
 
+from fastce.checkpoints.adapters import has_adapters
+
 if TYPE_CHECKING:
     from fastce.cross_encoder import CrossEncoder
 
@@ -59,7 +61,7 @@ def save_state(model: CrossEncoder, folder: Path, step: int, total_limit: int, s
     unfinished = folder / f".{target.name}"
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save(unfinished)
-    torch.save(state, unfinished / STATE_FILE)
+    torch.save(state | {"trained": trained_apart(model.model)}, unfinished / STATE_FILE)
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
     if total_limit > 0:
@@ -73,12 +75,27 @@ def load_state(model: CrossEncoder, folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: The folder is no checkpoint.
+        ValueError: The checkpoint is of a model with other adapters.
     """
     if not (folder / STATE_FILE).exists():
         raise FileNotFoundError(f"resume_from_checkpoint: {folder} has no {STATE_FILE}")
-    load_model(model.model, folder / "model.safetensors")
     state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True)
+    stored, trained = state.pop("trained"), trained_apart(model.model)
+    if stored.keys() != trained.keys():
+        difference = ", ".join(sorted(stored.keys() ^ trained.keys())[:3])
+        raise ValueError(f"resume_from_checkpoint: {folder} is of a model with other adapters ({difference}, ...)")
+    if trained:
+        model.model.load_state_dict(stored, strict=False)
+    else:
+        load_model(model.model, folder / "model.safetensors")
     return state
+
+
+def trained_apart(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What is trained of a module with adapters, which a saved model holds in the sum only; else nothing."""
+    if not has_adapters(module):
+        return {}
+    return {name: weight.detach() for name, weight in module.named_parameters() if weight.requires_grad}
 
 
 def checkpoints(folder: Path) -> list[Path]:

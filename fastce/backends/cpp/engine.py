@@ -89,7 +89,7 @@ class CppBackend:
                 raise ValueError(
                     f"training needs float32 parameters, and {name} is {weight.dtype}: call model.model.float()"
                 )
-        return TorchEncoder(network.module, network.description, "fp32", device, ops)
+        return TorchEncoder(network.module, network.description, device, ops)
 
 
 BACKEND = CppBackend()

@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastce import _core
-from fastce.backends.torch.ops import activate, dropout, linear
+from fastce.backends.torch.ops import Weight, activate, dropout, linear, product
 from fastce.spec import Activation
 
 __all__ = [
@@ -234,19 +233,17 @@ def zero_gradients(parameters: Iterable[torch.nn.Parameter], *, for_good: bool) 
             SPARSE_GRADIENTS.pop(parameter, None)
 
 
-def linear_activation(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, activation: Activation
-) -> torch.Tensor:
+def linear_activation(x: torch.Tensor, weight: Weight, bias: torch.Tensor, activation: Activation) -> torch.Tensor:
     """See `fastce.backends.torch.ops.linear_activation`."""
     if activation != "gelu":
         return activate(linear(x, weight, bias), activation)
-    output: torch.Tensor = GeluFunction.apply(F.linear(x, weight), bias)
+    output: torch.Tensor = GeluFunction.apply(product(x, weight), bias)
     return output
 
 
 def linear_residual_layer_norm(
     x: torch.Tensor,
-    weight: torch.Tensor,
+    weight: Weight,
     bias: torch.Tensor,
     residual: torch.Tensor,
     norm_weight: torch.Tensor,
@@ -256,7 +253,7 @@ def linear_residual_layer_norm(
 ) -> torch.Tensor:
     """See `fastce.backends.torch.ops.linear_residual_layer_norm`."""
     output: torch.Tensor = NormFunction.apply(
-        F.linear(x, weight), bias, residual, norm_weight, norm_bias, eps, draw(dropout_probability), NO_DROPOUT
+        product(x, weight), bias, residual, norm_weight, norm_bias, eps, draw(dropout_probability), NO_DROPOUT
     )
     return output
 

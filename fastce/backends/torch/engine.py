@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,12 +16,11 @@ from fastce.spec import Precision
 
 
 class TorchEncoder:
-    """Runs the network op by op. In fp32 it computes with the module's own parameters, live.
+    """Runs the network op by op, with the parameters of the description.
 
     Args:
         module: The module, for `training_logits`.
         description: The network.
-        precision: The arithmetic of the layers' products.
         device: Where to run.
         ops: The functions to compute with.
     """
@@ -29,7 +29,6 @@ class TorchEncoder:
         self,
         module: torch.nn.Module | None,
         description: Description,
-        precision: Precision,
         device: torch.device,
         ops: Any = torch_ops,
     ):
@@ -37,10 +36,11 @@ class TorchEncoder:
         self.module = module
         self.description = description
         self.device = device
-        self.weights = {
-            name: convert(name, weight, compute_dtype(precision, device), device)
-            for name, weight in description.weights.items()
+        adapted = {
+            name: torch_ops.AdaptedWeight(description.weights[name], updates)
+            for name, updates in description.updates.items()
         }
+        self.weights = {**description.weights, **adapted}
 
     @torch.inference_mode()
     def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
@@ -98,13 +98,16 @@ class TorchBackend:
         return reasons
 
     def build(self, network: Network, precision: Precision, device: torch.device) -> TorchEncoder:
-        """See `Backend`."""
+        """See `Backend`. In fp32 the encoder computes with the module's own parameters, live."""
         assert network.description is not None
-        return TorchEncoder(network.module, network.description, precision, device)
+        dtype = compute_dtype(precision, device)
+        weights = {name: convert(name, weight, dtype, device) for name, weight in network.description.weights.items()}
+        return TorchEncoder(network.module, replace(network.description, weights=weights), device)
 
     def build_trainable(self, network: Network, device: torch.device) -> TorchEncoder:
         """See `Backend`."""
-        return self.build(network, "fp32", device)
+        assert network.description is not None
+        return TorchEncoder(network.module, network.description, device)
 
 
 BACKEND = TorchBackend()

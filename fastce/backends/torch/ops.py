@@ -8,11 +8,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 
+from fastce.checkpoints.adapters import LowRankUpdate
 from fastce.spec import Activation
+
+
+class AdaptedWeight(NamedTuple):
+    """A matrix `[out_features, in_features]` and what LoRA adds to it."""
+
+    base: torch.Tensor
+    updates: Sequence[LowRankUpdate]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the matrix."""
+        return self.base.dtype
+
+
+Weight: TypeAlias = torch.Tensor | AdaptedWeight
 
 
 def embedding_sum(ids_and_tables: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
@@ -28,7 +45,27 @@ def embedding_sum(ids_and_tables: Sequence[tuple[torch.Tensor, torch.Tensor]]) -
     return sum(others, start=first)
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def product(x: torch.Tensor, weight: Weight, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """`x @ weight.T + bias`; the matrices of LoRA are multiplied one after the other, never with each other.
+
+    Args:
+        x: `[rows, in_features]`, in the dtype of the weight.
+        weight: `[out_features, in_features]`.
+        bias: `[out_features]`.
+
+    Returns:
+        `[rows, out_features]` in the dtype of the weight (or of autocast).
+    """
+    if isinstance(weight, torch.Tensor):
+        return F.linear(x, weight, bias)
+    result = F.linear(x, weight.base, bias)
+    for update in weight.updates:
+        inner = F.linear(update.dropout(x), update.down)  # [rows, rank]
+        result = torch.addmm(result, inner, update.up.t(), alpha=update.scaling)
+    return result
+
+
+def linear(x: torch.Tensor, weight: Weight, bias: torch.Tensor) -> torch.Tensor:
     """`x @ weight.T + bias`, computed in the dtype of the weight.
 
     Args:
@@ -39,7 +76,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.T
     Returns:
         `[rows, out_features]` in the dtype of the weight (or of autocast).
     """
-    return F.linear(x.to(weight.dtype), weight, bias)
+    return product(x.to(weight.dtype), weight, bias)
 
 
 def activate(x: torch.Tensor, activation: Activation) -> torch.Tensor:
@@ -55,9 +92,7 @@ ACTIVATIONS = {
 }
 
 
-def linear_activation(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, activation: Activation
-) -> torch.Tensor:
+def linear_activation(x: torch.Tensor, weight: Weight, bias: torch.Tensor, activation: Activation) -> torch.Tensor:
     """`activate` of `linear`, `[rows, out_features]`."""
     return activate(linear(x, weight, bias), activation)
 
@@ -82,7 +117,7 @@ def residual_layer_norm(
 
 def linear_residual_layer_norm(
     x: torch.Tensor,
-    weight: torch.Tensor,
+    weight: Weight,
     bias: torch.Tensor,
     residual: torch.Tensor,
     norm_weight: torch.Tensor,

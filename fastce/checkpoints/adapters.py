@@ -1,0 +1,215 @@
+"""Adapters that PEFT has put into a module: added, merged into the weights, or taken apart for training."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class LowRankUpdate:
+    """What LoRA adds to a matrix: `scaling * up @ down` (https://arxiv.org/abs/2106.09685, equation 3).
+
+    Attributes:
+        down: `[rank, in_features]`.
+        up: `[out_features, rank]`.
+        scaling: A factor.
+        dropout: Applied to what the matrix is multiplied with, before `down`; does nothing in evaluation mode.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+    scaling: float
+    dropout: Callable[[torch.Tensor], torch.Tensor]
+
+
+def add_adapter(module: Any, config: Any, name: str) -> Any:
+    """Freezes a module's parameters and adds an adapter that learns in their place.
+
+    Args:
+        module: A sequence-classification module, with adapters or without.
+        config: A `PeftConfig`, which is left as it is. Where it doesn't say what else is trained, the head is.
+        name: What to call the adapter.
+
+    Returns:
+        The `PeftModel` with the module.
+
+    Raises:
+        ImportError: PEFT is not installed.
+        TypeError: The config is none of PEFT's.
+        ValueError: There is an adapter of that name already, or PEFT can't add this one.
+    """
+    try:
+        from peft import PeftConfig, PeftModel, TaskType, get_peft_model
+    except ImportError as error:
+        raise ImportError("add_adapter needs PEFT: pip install peft") from error
+    if not isinstance(config, PeftConfig):
+        raise TypeError(f"config: expected a PeftConfig such as LoraConfig, got {type(config).__name__}")
+    if name in getattr(module, "peft_config", {}):
+        raise ValueError(f"name: there is an adapter {name!r} already")
+    config = copy.deepcopy(config)
+    config.task_type = config.task_type or TaskType.SEQ_CLS
+    if getattr(config, "modules_to_save", ()) is None:
+        config.modules_to_save = head_names(base_module(module))
+    if isinstance(module, PeftModel):
+        module.add_adapter(name, config)
+        module.set_adapter(name)
+        return module
+    return get_peft_model(module, config, adapter_name=name).train(module.training)
+
+
+def head_names(module: Any) -> list[str]:
+    """What of a sequence-classification module is not its encoder."""
+    return [
+        name
+        for name, part in module.named_children()
+        if name != module.base_model_prefix and next(part.parameters(), None) is not None
+    ]
+
+
+def base_module(module: Any) -> Any:
+    """The Hugging Face module in a `PeftModel`; any other is one itself."""
+    return module.get_base_model() if hasattr(module, "get_base_model") else module
+
+
+def adapter_state(module: Any) -> object:
+    """Changes where adapters are chosen, switched off, scaled or merged, which leaves the parameters as they are."""
+    return tuple(
+        (
+            tuple(part.active_adapters),
+            part.disable_adapters,
+            tuple(getattr(part, "merged_adapters", ())),
+            tuple(getattr(part, "scaling", {}).values()),
+        )
+        for _, part in adapted_parts(module)
+    )
+
+
+def adapted_parts(module: Any) -> Iterator[tuple[str, Any]]:
+    """The parts of a module, with their names, that PEFT has put in the place of others."""
+    if sys.modules.get("peft") is None:  # nobody can have called it
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    for name, part in module.named_modules():
+        if isinstance(part, BaseTunerLayer | AuxiliaryTrainingWrapper):
+            yield name, part
+
+
+def has_adapters(module: Any) -> bool:
+    """Whether PEFT has put anything into a module."""
+    return next(adapted_parts(module), None) is not None
+
+
+def merged_module(module: Any) -> Any:
+    """A copy of a module with its active adapters merged into the weights; itself where it has none.
+
+    Raises:
+        ValueError: These adapters can't be merged.
+    """
+    reject_prompts(module)
+    if not has_adapters(module):
+        return base_module(module)
+    merged = copy.deepcopy(base_module(module))
+    for name, part in list(adapted_parts(merged)):
+        merged.set_submodule(name, merged_part(name, part))
+    merged._hf_peft_config_loaded = False  # else transformers would save adapters only
+    return merged
+
+
+def merged_part(name: str, part: Any) -> nn.Module:
+    """What takes the place of a part with adapters; changes the part."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not isinstance(part, BaseTunerLayer):
+        return chosen_copy(name, part)
+    if part.disable_adapters:
+        if part.merged:
+            part.unmerge()
+    elif not part.merged:
+        try:
+            part.merge()
+        except NotImplementedError as error:
+            raise ValueError(f"{name}: {type(part).__name__} of PEFT can't be merged into the weights") from error
+    base: nn.Module = part.get_base_layer()
+    return base
+
+
+def chosen_copy(name: str, part: Any) -> nn.Module:
+    """The copy of a module that a wrapper computes with: PEFT keeps one for each adapter, and the original.
+
+    Raises:
+        ValueError: It is a wrapper of another kind.
+    """
+    from peft.utils import ModulesToSaveWrapper
+
+    if type(part) is not ModulesToSaveWrapper:
+        raise ValueError(f"{name}: fastce can't merge {type(part).__name__} of PEFT")
+    copies = [] if part.disable_adapters else [key for key in part.active_adapters if key in part.modules_to_save]
+    chosen: nn.Module = part.modules_to_save[copies[0]] if copies else part.original_module
+    return chosen
+
+
+def reject_prompts(module: Any) -> None:
+    """Raises ValueError for a `PeftModel` whose adapter is no change of the module's weights, such as a prompt."""
+    if hasattr(module, "get_base_model") and module.active_peft_config.is_prompt_learning:
+        raise ValueError(f"PEFT's {module.active_peft_config.peft_type.value} can't be merged into the weights")
+
+
+def plain_parameters(module: Any) -> tuple[dict[str, nn.Parameter], dict[str, list[LowRankUpdate]]]:
+    """What a module trains with, under the names that its parameters had before there were adapters.
+
+    Returns:
+        Parameters, and the updates of those that LoRA adapts.
+
+    Raises:
+        ValueError: There are adapters of another kind.
+    """
+    reject_prompts(module)
+    base = base_module(module)
+    parts = dict(adapted_parts(base))
+    parameters: dict[str, nn.Parameter] = {}
+    updates: dict[str, list[LowRankUpdate]] = {}
+
+    def visit(name: str, part: Any) -> None:
+        if name in parts:
+            part, found = unwrapped(name, part)
+            if found:
+                updates[f"{name}.weight"] = found
+        for own, parameter in part.named_parameters(recurse=False):
+            parameters[f"{name}.{own}" if name else own] = parameter
+        for own, child in part.named_children():
+            visit(f"{name}.{own}" if name else own, child)
+
+    visit("", base)
+    return parameters, updates
+
+
+def unwrapped(name: str, part: Any) -> tuple[nn.Module, list[LowRankUpdate]]:
+    """What a part with adapters was before, or the copy of it that is trained, and the updates of its weight.
+
+    Raises:
+        ValueError: It is neither LoRA's nor a copy.
+    """
+    from peft.tuners.lora import Linear
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not isinstance(part, BaseTunerLayer):
+        return chosen_copy(name, part), []
+    if type(part) is not Linear or part.fan_in_fan_out:
+        raise ValueError(f"{name}: {type(part).__name__} of PEFT is no LoRA of a linear layer")
+    active = [] if part.disable_adapters or part.merged else [key for key in part.active_adapters if key in part.lora_A]
+    updates = []
+    for key in active:
+        if key in part.lora_variant or part.lora_bias[key]:
+            raise ValueError(f"{name}: adapter {key!r} is a variant of LoRA")
+        down, up = part.lora_A[key].get_parameter("weight"), part.lora_B[key].get_parameter("weight")
+        updates.append(LowRankUpdate(down, up, part.scaling[key], part.lora_dropout[key]))
+    return part.get_base_layer(), updates

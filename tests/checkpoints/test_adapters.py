@@ -1,0 +1,262 @@
+"""Adapters of PEFT: scored merged, trained through the ops, saved as a whole model."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import CONFIGS, PAIRS, UNKNOWN_FAMILY, make_tiny_model
+from tolerance import GRADIENT, LOGITS
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import AutoModelForSequenceClassification
+
+from fastce import CrossEncoder, InputExample
+from fastce.backends import base
+from fastce.checkpoints.adapters import has_adapters, merged_module
+from fastce.packing import pack
+
+peft = pytest.importorskip("peft")
+
+Tiny = Callable[..., str]
+BATCH = [InputExample(texts=list(pair), label=number % 5 / 4) for number, pair in enumerate(PAIRS[:16])]
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def lora(**options: Any) -> Any:
+    """LoRA on all matrices of an encoder, with random weights in place of the zeros that it starts from."""
+    settings = {"r": 3, "lora_alpha": 5, "target_modules": "all-linear", "init_lora_weights": False}
+    return peft.LoraConfig(**(settings | options))
+
+
+ADAPTERS: dict[str, Any] = {
+    "lora": lora(),
+    "rank-stabilised": lora(use_rslora=True),
+    "biases": lora(bias="all", target_modules=["query", "dense"]),
+    "dora": lora(use_dora=True),
+    "with tables": lora(target_modules=["word_embeddings", "value"]),
+    "ia3": peft.IA3Config(target_modules=["key", "value"], feedforward_modules=[], init_ia3_weights=False),
+}
+TRAINED_BY_OPS = ("lora", "rank-stabilised", "biases")
+
+
+def adapted(directory: str, config: Any) -> CrossEncoder:
+    model = CrossEncoder(directory)
+    model.add_adapter(config)
+    return model
+
+
+def reference_logits(model: CrossEncoder, module: Any = None) -> torch.Tensor:
+    """What PEFT's own forward pass computes for the batch."""
+    texts = [[example.texts[number] for example in BATCH] for number in (0, 1)]
+    encoded = model.tokenizer(*texts, padding=True, truncation=True, max_length=model.max_length, return_tensors="pt")
+    logits: torch.Tensor = (module or model.model)(**encoded).logits
+    return logits
+
+
+def logits(model: CrossEncoder) -> torch.Tensor:
+    scores: torch.Tensor = model.predict(
+        [example.texts for example in BATCH], activation_fn=nn.Identity(), convert_to_tensor=True
+    )
+    return scores
+
+
+def assert_close(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
+    assert (found - expected.view(found.shape)).abs().max() <= tolerance * expected.abs().max().clamp(min=1.0)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_scores_are_those_of_the_module_and_come_from_the_engine(tiny: Tiny, name: str) -> None:
+    directory = tiny("bert")
+    without = logits(CrossEncoder(directory))
+    model = adapted(directory, ADAPTERS[name])
+    with torch.no_grad():
+        expected = reference_logits(model)
+    found = logits(model)
+    assert (found - without).abs().max() > 100 * LOGITS, "an adapter that changes nothing tests nothing"
+    assert_close(found, expected, LOGITS)
+    assert model.pipeline.built_encoder().backend == "cpp"
+
+
+@pytest.mark.parametrize("family", [*CONFIGS, *UNKNOWN_FAMILY])
+def test_every_family_is_merged_and_its_head_trained(tiny: Tiny, family: str) -> None:
+    targets = ["q_lin", "out_lin", "lin2"] if family == "distilbert" else ["query", "dense"]
+    if family in UNKNOWN_FAMILY:
+        targets = ["query", "ffn"]
+    model = adapted(tiny(family), lora(target_modules=targets))
+    with torch.no_grad():
+        assert_close(logits(model), reference_logits(model), LOGITS)
+    trained = {name for name, weight in model.model.named_parameters() if weight.requires_grad}
+    assert any(name.startswith("base_model.model.classifier.") for name in trained)
+    assert all("lora_" in name or "modules_to_save" in name for name in trained)
+
+
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_gradients_are_those_of_the_module(
+    tiny: Tiny, name: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend == "torch":
+        monkeypatch.setattr(base, "BACKENDS", {name: base.BACKENDS[name] for name in ("torch", "transformers")})
+    model = adapted(tiny("bert", **NO_DROPOUT), ADAPTERS[name])
+    reference = copy.deepcopy(model.model).train()
+    weights = torch.randn(len(BATCH), 1)
+    (reference_logits(model, reference) * weights).mean().backward()
+
+    model.model.train()
+    built = model.pipeline.built_encoder(training=True)
+    assert built.backend == (backend if name in TRAINED_BY_OPS else "transformers")
+    texts = ([example.texts[number] for example in BATCH] for number in (0, 1))
+    pairs = model.pipeline.tokenize(*texts, model.max_length)
+    found = built.encoder.training_logits(pack(pairs, range(len(BATCH)), built.positions))
+    (found * weights).mean().backward()
+
+    trained = 0
+    for (own, parameter), expected in zip(model.model.named_parameters(), reference.parameters(), strict=True):
+        assert (parameter.grad is None) == (not parameter.requires_grad), own
+        if parameter.requires_grad:
+            trained += 1
+            largest = expected.grad.abs().max().clamp(min=1e-3)
+            assert (parameter.grad - expected.grad).abs().max() <= GRADIENT * largest, own
+    assert trained > 2
+
+
+def test_the_adapters_dropout_is_on_in_training_only(tiny: Tiny) -> None:
+    model = adapted(tiny("bert", **NO_DROPOUT), lora(lora_dropout=0.5))
+    pairs = model.pipeline.tokenize(["a"], ["b"], 20)
+    built = model.pipeline.built_encoder(training=True)
+    packed = pack(pairs, range(1), built.positions)
+    model.model.eval()
+    assert torch.equal(built.encoder.training_logits(packed), built.encoder.training_logits(packed))
+    model.model.train()
+    assert not torch.equal(built.encoder.training_logits(packed), built.encoder.training_logits(packed))
+
+
+def train(model: CrossEncoder, **options: Any) -> None:
+    data: Any = DataLoader(BATCH, batch_size=4, shuffle=True)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"warmup_steps": 0, "optimizer_params": {"lr": 1e-2}, "show_progress_bar": False}
+    model.fit(data, **(settings | {"seed": 3} | options))
+
+
+def test_fit_changes_adapter_and_head_only_and_predict_sees_it(tiny: Tiny) -> None:
+    model = adapted(tiny("bert"), lora(init_lora_weights=True))
+    before = {name: weight.clone() for name, weight in model.model.named_parameters()}
+    scores = logits(model)
+    train(model, use_amp=True, gradient_checkpointing=True)
+    for name, weight in model.model.named_parameters():
+        assert torch.equal(weight, before[name]) != weight.requires_grad, name
+    assert (logits(model) - scores).abs().max() > 100 * LOGITS
+    with torch.no_grad():
+        assert_close(logits(model), reference_logits(model), LOGITS)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_what_is_saved_loads_without_peft(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    model = adapted(tiny("bert"), ADAPTERS[name])
+    expected = logits(model)
+    model.save(tmp_path)
+    assert not (tmp_path / "adapter_config.json").exists()
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert not has_adapters(plain)
+    with torch.no_grad():
+        assert_close(expected, reference_logits(model, plain), LOGITS)
+    assert torch.equal(logits(CrossEncoder(tmp_path)), expected)
+    assert torch.equal(logits(model), expected)  # saving has not merged the module itself
+    assert has_adapters(model.model)
+
+
+def test_an_adapter_alone_is_saved_and_loaded_by_peft(tiny: Tiny, tmp_path: Path) -> None:
+    model = adapted(tiny("bert"), ADAPTERS["lora"])
+    model.model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="an adapter of PEFT; load the model"):
+        CrossEncoder(tmp_path)
+    again = CrossEncoder(tiny("bert"))
+    again.model = peft.PeftModel.from_pretrained(again.model, tmp_path)
+    assert torch.equal(logits(again), logits(model))
+
+
+def test_a_run_that_was_killed_ends_with_the_same_adapter(tiny: Tiny, tmp_path: Path) -> None:
+    directory = tiny("bert")
+    whole = adapted(directory, lora(lora_dropout=0.2))
+    start = copy.deepcopy(whole.model.state_dict())
+    train(whole, epochs=2, checkpoint_path=tmp_path, checkpoint_save_steps=3)
+    again = adapted(directory, lora(lora_dropout=0.2))
+    again.model.load_state_dict(start)
+    train(again, epochs=2, checkpoint_path=tmp_path, resume_from_checkpoint=tmp_path / "checkpoint-3")
+    for (name, weight), expected in zip(again.model.named_parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(weight, expected), name
+
+    for other in (CrossEncoder(directory), adapted(directory, lora(target_modules=["query"]))):
+        with pytest.raises(ValueError, match="is of a model with other adapters"):
+            train(other, epochs=2, resume_from_checkpoint=tmp_path / "checkpoint-3")
+
+
+def test_predict_follows_what_is_chosen_switched_off_scaled_and_merged(tiny: Tiny) -> None:
+    directory = tiny("bert")
+    plain = logits(CrossEncoder(directory))
+    model = adapted(directory, ADAPTERS["lora"])
+    first = logits(model)
+    model.add_adapter(lora(r=2), "second")
+    second = logits(model)
+    assert len({float(scores[0]) for scores in (plain, first, second)}) == 3
+    model.model.set_adapter("default")
+    assert torch.equal(logits(model), first)
+    with model.model.disable_adapter():
+        assert torch.equal(logits(model), plain)
+    model.model.merge_adapter()
+    assert_close(logits(model), first, LOGITS)
+    with model.model.disable_adapter():
+        assert_close(logits(model), plain, LOGITS)
+    model.model.unmerge_adapter()
+    for part in model.model.modules():
+        if isinstance(part, peft.tuners.lora.LoraLayer):
+            part.scale_layer(0.5)
+    with torch.no_grad():
+        assert_close(logits(model), reference_logits(model), LOGITS)
+    assert not torch.equal(logits(model), first)
+
+
+def test_a_module_with_an_injected_adapter_is_run_too(tiny: Tiny, tmp_path: Path) -> None:
+    model = CrossEncoder(tiny("bert"))
+    peft.inject_adapter_in_model(lora(modules_to_save=["classifier"]), model.model)
+    with torch.no_grad():
+        assert_close(logits(model), reference_logits(model), LOGITS)
+    assert model.pipeline.built_encoder(training=True).backend == "cpp"
+    expected = logits(model)
+    model.save(tmp_path)
+    assert torch.equal(logits(CrossEncoder(tmp_path)), expected)
+
+
+def test_a_module_without_adapters_is_not_copied() -> None:
+    module = make_tiny_model("bert")
+    assert merged_module(module) is module
+
+
+def test_errors_say_what_is_wrong(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = CrossEncoder(tiny("bert"))
+    with pytest.raises(TypeError, match="expected a PeftConfig such as LoraConfig, got dict"):
+        model.add_adapter({"r": 4})
+    config = lora()
+    model.add_adapter(config)
+    assert config.task_type is None
+    assert config.modules_to_save is None
+    with pytest.raises(ValueError, match="there is an adapter 'default' already"):
+        model.add_adapter(config)
+
+    prompted = CrossEncoder(tiny("bert"))
+    prompted.model = peft.get_peft_model(
+        prompted.model, peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=2)
+    )
+    with pytest.raises(ValueError, match="PROMPT_TUNING can't be merged into the weights"):
+        prompted.save(tmp_path)
+
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ImportError, match="pip install peft"):
+        CrossEncoder(tiny("bert")).add_adapter(config)
+    assert np.isfinite(CrossEncoder(tiny("bert")).predict(PAIRS[:2])).all()
