@@ -86,8 +86,11 @@ def command(task: PairTask) -> Callable[..., None]:
             evaluation_steps=task.evaluation_steps,
             use_amp=use_amp,
         )
-        best = package.CrossEncoder(str(output))
-        score = task.evaluator.from_input_examples(splits.test, name=test_name)(best, str(output))
+        test = task.evaluator.from_input_examples(splits.test, name=test_name)
+        score = test(package.CrossEncoder(str(output)), str(output))
         typer.echo(f"{task.metric} on the test set: {100 * score:.2f}")
+        for precision in ("bf16", "int8") if library == "fastce" else ():
+            score = test(package.CrossEncoder(str(output), precision=precision))
+            typer.echo(f"{task.metric} on the test set in {precision}: {100 * score:.2f}")
 
     return main

@@ -39,7 +39,7 @@ def fit(model: CrossEncoder, train_dataloader: Any, options: FitOptions) -> None
     check_positive(options.checkpoint_save_steps, "checkpoint_save_steps")
     for name in ("warmup_steps", "evaluation_steps", "logging_steps", "checkpoint_save_total_limit", "max_grad_norm"):
         check_not_negative(getattr(options, name), name)
-    if len(train_dataloader) == 0:
+    if number_of_batches(train_dataloader) == 0:
         raise ValueError("train_dataloader: it has no batches")
     for folder in (options.output_path, options.checkpoint_path):
         if folder is not None:
@@ -204,6 +204,21 @@ class Run:
         self.epoch_random_state = state["epoch_random_state"]
         self.resumed_random_state = state["random_states"][self.processes.rank]
         logger.info("Going on after step %d, from %s", self.total_steps, folder)
+
+
+def number_of_batches(dataloader: Any) -> int:
+    """How many batches an epoch has.
+
+    Raises:
+        TypeError: Nobody knows.
+    """
+    try:
+        return len(dataloader)
+    except TypeError as error:
+        raise TypeError(
+            f"train_dataloader: the schedule needs to know its number of batches, and it does not say ({error}); "
+            "give its dataset a __len__"
+        ) from error
 
 
 def check_not_negative(value: Any, name: str) -> None:

@@ -48,14 +48,14 @@ class Processes:
         return float(self._accelerator.reduce(torch.tensor(number, dtype=torch.float64, device=device), "sum"))
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Gives everybody the sums of the gradients; who has none of a parameter adds nothing."""
+        """Gives everybody the sums of the gradients; a parameter that nobody has one of keeps none."""
         if self._accelerator is None:
             return
-        flat = torch.cat([flat_gradient(parameter) for parameter in parameters])
-        flat = self._accelerator.reduce(flat, "sum")
-        for parameter, part in zip(
-            parameters, flat.split([parameter.numel() for parameter in parameters]), strict=True
-        ):
+        flags = torch.tensor([parameter.grad is not None for parameter in parameters], device=self._accelerator.device)
+        counts = self._accelerator.reduce(flags.int(), "sum").tolist()
+        used = [parameter for parameter, count in zip(parameters, counts, strict=True) if count > 0]
+        flat = self._accelerator.reduce(torch.cat([flat_gradient(parameter) for parameter in used]), "sum")
+        for parameter, part in zip(used, flat.split([parameter.numel() for parameter in used]), strict=True):
             parameter.grad = part.view_as(parameter)
 
     def main_value(self, value: T) -> T:

@@ -11,7 +11,7 @@ import torch
 from tiny_models import CONFIGS, PAIRS, UNKNOWN_FAMILY
 from tolerance import GRADIENT, TRAINED_WEIGHTS
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoModelForSequenceClassification
 
 from fastce import CrossEncoder, InputExample, available_backends
@@ -301,6 +301,15 @@ def test_bad_examples_are_named(
 def test_an_empty_dataloader(tiny: Tiny) -> None:
     with pytest.raises(ValueError, match="train_dataloader: it has no batches"):
         CrossEncoder(tiny("bert")).fit(DataLoader([], batch_size=1))
+
+
+def test_a_dataloader_that_does_not_know_its_length(tiny: Tiny) -> None:
+    class Stream(IterableDataset[InputExample]):
+        def __iter__(self) -> Any:
+            return iter(examples(4))
+
+    with pytest.raises(TypeError, match="train_dataloader: the schedule needs to know its number of batches"):
+        CrossEncoder(tiny("bert")).fit(DataLoader(Stream(), batch_size=2))
 
 
 def test_a_loss_that_is_no_number_stops_before_the_step(tiny: Tiny) -> None:

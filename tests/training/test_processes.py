@@ -62,6 +62,17 @@ def train(directory: str, batch_size: int, output: Path, num_pairs: int, resume:
     (output / f"seen-{rank}.json").write_text(json.dumps({"losses": losses, "evaluations": evaluations}))
 
 
+def sum_gradients(output: Path) -> None:
+    """One process's gradients, summed: of a parameter that both use, one that the first uses, one that nobody does."""
+    processes = Processes(torch.device("cpu"))
+    parameters = [nn.Parameter(torch.zeros(size)) for size in (2, 3, 4)]
+    for parameter in parameters[: 2 - processes.rank]:
+        parameter.grad = torch.full_like(parameter, processes.rank + 1.0)
+    processes.sum_gradients(parameters)
+    found = [None if parameter.grad is None else parameter.grad.tolist() for parameter in parameters]
+    (output / f"gradients-{processes.rank}.json").write_text(json.dumps(found))
+
+
 def launch(*arguments: Any) -> str:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
     here = Path(__file__).parents[1]
@@ -109,6 +120,13 @@ def test_two_processes_resume(tiny: Tiny, tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_a_parameter_without_a_gradient_gets_none(tmp_path: Path) -> None:
+    launch(tmp_path)
+    for rank in (0, 1):
+        found = json.loads((tmp_path / f"gradients-{rank}.json").read_text())
+        assert found == [[3.0, 3.0], [1.0, 1.0, 1.0], None]
+
+
 def test_a_process_alone() -> None:
     alone = Processes(torch.device("cpu"))
     assert (alone.count, alone.rank, alone.is_main) == (1, 0, True)
@@ -118,4 +136,7 @@ def test_a_process_alone() -> None:
 
 
 if __name__ == "__main__":
-    train(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), resume=len(sys.argv) > 5)
+    if len(sys.argv) == 2:
+        sum_gradients(Path(sys.argv[1]))
+    else:
+        train(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), resume=len(sys.argv) > 5)
