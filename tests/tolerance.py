@@ -23,6 +23,9 @@ LOSS = 2e-5
 """Losses of the same logits, and their gradients, against sentence-transformers, times max(1, |expected|): both add at
 most thirty terms, whose ten roundings to 2^-24 come in another order."""
 
+FLOAT16_LOSS = 5e-3
+"""Losses of logits of size 1 in float16 against float32: some ten roundings in a row, 2^-11 each."""
+
 BF16_LOGITS = 0.1
 """Logits of the two-layer models in bfloat16, times max(1, |logit|): some ten roundings in a row,
 2^-8 each."""

@@ -58,6 +58,7 @@ class Stepper:
         self.positions = built.positions
         self.amp_dtype = amp_dtype(model.device) if options.use_amp else None
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=self.amp_dtype == torch.float16)
+        self.scaler.scale(torch.zeros((), device=model.device))  # it exists from here on, even if a step has no batch
         self.parameters = [parameter for parameter in model.model.parameters() if parameter.requires_grad]
 
     def step(self, batches: Sequence[Sequence[Any]], places: Sequence[str]) -> float:

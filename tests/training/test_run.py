@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from tiny_models import PAIRS
-from tolerance import TRAINED_WEIGHTS
+from tolerance import FLOAT16_LOSS, TRAINED_WEIGHTS
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from fastce import CrossEncoder, InputExample
-from fastce.backends import encoder
+from fastce.backends import base, encoder
 from fastce.losses import BinaryCrossEntropyLoss
+from fastce.training import stepper
 from fastce.training.state import checkpoints
 from fastce.training.tracking import TRACKERS
 
@@ -260,6 +262,32 @@ def test_parts_of_a_batch_repeat_their_dropout(tiny: Tiny) -> None:
     assert len(logits) == 6
     assert all(torch.equal(first, second) for first, second in zip(logits[:3], logits[3:], strict=True))
     assert not torch.equal(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("init_scale", [2.0**10, 2.0**24])
+def test_float16_with_loss_scaling_follows_float32(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, init_scale: float
+) -> None:
+    """As on GPUs without bfloat16, but on the CPU; a scale that is too high costs steps and nothing else."""
+    monkeypatch.setattr(base, "BACKENDS", {"torch": base.BACKENDS["torch"]})
+    monkeypatch.setattr(stepper, "amp_dtype", lambda device: torch.float16)
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=init_scale))
+    examples: Any = [InputExample(texts=["one", "two"], label=0.0), InputExample(texts=["one", "six"], label=1.0)]
+    losses: dict[bool, list[float]] = {True: [], False: []}
+    for use_amp, seen in losses.items():
+
+        def recorded(logits: torch.Tensor, labels: torch.Tensor, seen: list[float] = seen) -> torch.Tensor:
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+            seen.append(loss.item())
+            return loss
+
+        data: Any = DataLoader(examples, batch_size=2)  # products in float16 are slow on CPUs
+        weights_after(tiny("bert", **NO_DROPOUT), data, loss_fct=recorded, epochs=20, use_amp=use_amp)
+    skipped = next(step for step, loss in enumerate(losses[True]) if loss != losses[True][0]) - 1
+    assert (skipped > 0) == (init_scale > 2.0**16)
+    pairs = list(zip(losses[True][skipped:], losses[False], strict=False))
+    assert max(abs(ours - expected) for ours, expected in pairs) <= FLOAT16_LOSS
+    assert pairs[0][0] - pairs[-1][0] > 10 * FLOAT16_LOSS, "a loop that learns nothing tests nothing"
 
 
 def test_frozen_parameters_stay_and_need_no_gradient(tiny: Tiny) -> None:
