@@ -213,7 +213,10 @@ def test_predict_follows_what_is_chosen_switched_off_scaled_and_merged(tiny: Tin
     assert_close(logits(model), first, LOGITS)
     with model.model.disable_adapter():
         assert_close(logits(model), plain, LOGITS)
+    updates = model.pipeline.checkpoint.network(with_module=True).description.updates
+    assert not updates, "a merged adapter would be added again"
     model.model.unmerge_adapter()
+    assert_close(logits(model), first, LOGITS)
     for part in model.model.modules():
         if isinstance(part, peft.tuners.lora.LoraLayer):
             part.scale_layer(0.5)
