@@ -90,7 +90,11 @@ def command(task: PairTask) -> Callable[..., None]:
         score = test(package.CrossEncoder(str(output)), str(output))
         typer.echo(f"{task.metric} on the test set: {100 * score:.2f}")
         for precision in ("bf16", "int8") if library == "fastce" else ():
-            score = test(package.CrossEncoder(str(output), precision=precision))
-            typer.echo(f"{task.metric} on the test set in {precision}: {100 * score:.2f}")
+            try:
+                score = test(package.CrossEncoder(str(output), precision=precision))
+            except ValueError as error:
+                typer.echo(f"Not tested in {precision}: {error}")
+            else:
+                typer.echo(f"{task.metric} on the test set in {precision}: {100 * score:.2f}")
 
     return main

@@ -17,7 +17,7 @@ import torch
 import typer
 from ranking_data import Candidates, load_candidates
 from ranking_training import Depth, RelevantGrade, Run, train_reranker
-from training_common import BatchSize, Data, Epochs, LearningRate, MaxTrain, Model, Output, Seed
+from training_common import BatchSize, Data, Epochs, LearningRate, MaxTrain, Model, Output, Seed, UseAmp
 
 from fastce import CrossEncoder, InputExample, losses
 
@@ -71,6 +71,7 @@ def main(
     relevant_grade: RelevantGrade = 1,
     max_train: MaxTrain = None,
     seed: Seed = 0,
+    use_amp: UseAmp = False,
 ) -> None:
     """Train on the teacher's margins, keep the model that ranks the development set best, and test it."""
     splits = load_candidates(data, run=run, depth=depth, relevant_grade=relevant_grade, max_train=max_train)
@@ -88,6 +89,7 @@ def main(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        use_amp=use_amp,
     )
 
 

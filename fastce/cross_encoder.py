@@ -13,7 +13,7 @@ from fastce import legacy, scoring
 from fastce.checkpoints import adapters
 from fastce.checkpoints.loading import load_checkpoint, precision_from_dtype
 from fastce.checkpoints.metadata import Metadata
-from fastce.checkpoints.network import capped_length
+from fastce.checkpoints.network import capped_length, head_names
 from fastce.checkpoints.saving import push_checkpoint, save_checkpoint
 from fastce.checkpoints.source import Source
 from fastce.inputs import check_positive, check_text, check_texts, choose_prompt, split_pairs
@@ -354,9 +354,9 @@ class CrossEncoder:
         Raises:
             ImportError: PEFT is not installed.
             TypeError: The config is none of PEFT's.
-            ValueError: There is an adapter of that name already, or PEFT can't add this one.
+            ValueError: There is an adapter of that name already, or PEFT can't add this one, or it can't be merged.
         """
-        self.model = adapters.add_adapter(self.model, config, name)
+        self.model = adapters.add_adapter(self.model, config, name, head_names(self.model))
 
     def to(self, device: str | torch.device) -> CrossEncoder:
         """Moves the model to a device, and returns it."""

@@ -29,13 +29,14 @@ class LowRankUpdate:
     dropout: Callable[[torch.Tensor], torch.Tensor]
 
 
-def add_adapter(module: Any, config: Any, name: str) -> Any:
+def add_adapter(module: Any, config: Any, name: str, head: list[str]) -> Any:
     """Freezes a module's parameters and adds an adapter that learns in their place.
 
     Args:
         module: A sequence-classification module, with adapters or without.
-        config: A `PeftConfig`, which is left as it is. Where it doesn't say what else is trained, the head is.
+        config: A `PeftConfig`, which is left as it is.
         name: What to call the adapter.
+        head: Names of the head's parts, which are trained too where the config doesn't say what is.
 
     Returns:
         The `PeftModel` with the module.
@@ -43,34 +44,32 @@ def add_adapter(module: Any, config: Any, name: str) -> Any:
     Raises:
         ImportError: PEFT is not installed.
         TypeError: The config is none of PEFT's.
-        ValueError: There is an adapter of that name already, or PEFT can't add this one.
+        ValueError: There is an adapter of that name already, or PEFT can't add this one, or it can't be merged.
     """
     try:
         from peft import PeftConfig, PeftModel, TaskType, get_peft_model
     except ImportError as error:
-        raise ImportError("add_adapter needs PEFT: pip install peft") from error
+        raise ImportError("add_adapter needs PEFT: pip install 'fastce[peft]'") from error
     if not isinstance(config, PeftConfig):
         raise TypeError(f"config: expected a PeftConfig such as LoraConfig, got {type(config).__name__}")
+    if config.is_prompt_learning:
+        raise ValueError(f"config: {type(config).__name__} can't be merged into the weights")
     if name in getattr(module, "peft_config", {}):
         raise ValueError(f"name: there is an adapter {name!r} already")
     config = copy.deepcopy(config)
     config.task_type = config.task_type or TaskType.SEQ_CLS
     if getattr(config, "modules_to_save", ()) is None:
-        config.modules_to_save = head_names(base_module(module))
-    if isinstance(module, PeftModel):
-        module.add_adapter(name, config)
-        module.set_adapter(name)
-        return module
-    return get_peft_model(module, config, adapter_name=name).train(module.training)
-
-
-def head_names(module: Any) -> list[str]:
-    """What of a sequence-classification module is not its encoder."""
-    return [
-        name
-        for name, part in module.named_children()
-        if name != module.base_model_prefix and next(part.parameters(), None) is not None
-    ]
+        config.modules_to_save = head
+    training = module.training
+    try:
+        if isinstance(module, PeftModel):
+            module.add_adapter(name, config)
+            module.set_adapter(name)
+        else:
+            module = get_peft_model(module, config, adapter_name=name)
+    except (AttributeError, TypeError) as error:  # of configs without a kind, of modules that have adapters already
+        raise ValueError(f"config: PEFT can't add this adapter: {error}") from error
+    return module.train(training)
 
 
 def base_module(module: Any) -> Any:
@@ -78,7 +77,7 @@ def base_module(module: Any) -> Any:
     return module.get_base_model() if hasattr(module, "get_base_model") else module
 
 
-def adapter_state(module: Any) -> object:
+def adapter_state(module: Any) -> tuple[Any, ...]:
     """Changes where adapters are chosen, switched off, scaled or merged, which leaves the parameters as they are."""
     return tuple(
         (
@@ -93,13 +92,14 @@ def adapter_state(module: Any) -> object:
 
 def adapted_parts(module: Any) -> Iterator[tuple[str, Any]]:
     """The parts of a module, with their names, that PEFT has put in the place of others."""
-    if sys.modules.get("peft") is None:  # nobody can have called it
+    if sys.modules.get("peft") is None:  # whoever adds an adapter has imported it
         return
     from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import AuxiliaryTrainingWrapper
+    from peft.utils import other
 
+    wrapper = getattr(other, "AuxiliaryTrainingWrapper", other.ModulesToSaveWrapper)  # older versions know one kind
     for name, part in module.named_modules():
-        if isinstance(part, BaseTunerLayer | AuxiliaryTrainingWrapper):
+        if isinstance(part, (BaseTunerLayer, wrapper)):
             yield name, part
 
 
@@ -118,8 +118,11 @@ def merged_module(module: Any) -> Any:
     if not has_adapters(module):
         return base_module(module)
     merged = copy.deepcopy(base_module(module))
+    replaced: list[str] = []
     for name, part in list(adapted_parts(merged)):
-        merged.set_submodule(name, merged_part(name, part))
+        if not any(name.startswith(f"{outer}.") for outer in replaced):  # else it has gone with that
+            merged.set_submodule(name, merged_part(name, part))
+            replaced.append(name)
     merged._hf_peft_config_loaded = False  # else transformers would save adapters only
     return merged
 
@@ -127,31 +130,27 @@ def merged_module(module: Any) -> Any:
 def merged_part(name: str, part: Any) -> nn.Module:
     """What takes the place of a part with adapters; changes the part."""
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
 
-    if not isinstance(part, BaseTunerLayer):
-        return chosen_copy(name, part)
-    if part.disable_adapters:
-        if part.merged:
-            part.unmerge()
-    elif not part.merged:
-        try:
+    if isinstance(part, ModulesToSaveWrapper):
+        return chosen_copy(part)
+    merges = not part.disable_adapters
+    try:
+        if not isinstance(part, BaseTunerLayer):
+            unwrapped: nn.Module = part.unload_and_optionally_merge_module(merges, safe_merge=False, adapter_names=None)
+            return unwrapped
+        if merges and not part.merged:
             part.merge()
-        except NotImplementedError as error:
-            raise ValueError(f"{name}: {type(part).__name__} of PEFT can't be merged into the weights") from error
+        elif part.merged and not merges:
+            part.unmerge()
+    except NotImplementedError as error:
+        raise ValueError(f"{name}: {type(part).__name__} of PEFT can't be merged into the weights") from error
     base: nn.Module = part.get_base_layer()
     return base
 
 
-def chosen_copy(name: str, part: Any) -> nn.Module:
-    """The copy of a module that a wrapper computes with: PEFT keeps one for each adapter, and the original.
-
-    Raises:
-        ValueError: It is a wrapper of another kind.
-    """
-    from peft.utils import ModulesToSaveWrapper
-
-    if type(part) is not ModulesToSaveWrapper:
-        raise ValueError(f"{name}: fastce can't merge {type(part).__name__} of PEFT")
+def chosen_copy(part: Any) -> nn.Module:
+    """The copy of a module that a wrapper computes with: PEFT keeps one for each adapter, and the original."""
     copies = [] if part.disable_adapters else [key for key in part.active_adapters if key in part.modules_to_save]
     chosen: nn.Module = part.modules_to_save[copies[0]] if copies else part.original_module
     return chosen
@@ -199,10 +198,10 @@ def unwrapped(name: str, part: Any) -> tuple[nn.Module, list[LowRankUpdate]]:
         ValueError: It is neither LoRA's nor a copy.
     """
     from peft.tuners.lora import Linear
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
 
-    if not isinstance(part, BaseTunerLayer):
-        return chosen_copy(name, part), []
+    if type(part) is ModulesToSaveWrapper:
+        return chosen_copy(part), []
     if type(part) is not Linear or part.fan_in_fan_out:
         raise ValueError(f"{name}: {type(part).__name__} of PEFT is no LoRA of a linear layer")
     active = [] if part.disable_adapters or part.merged else [key for key in part.active_adapters if key in part.lora_A]

@@ -85,10 +85,16 @@ class Checkpoint:
         """
         network = None if with_module or self._module is not None else self._read()
         if network is None:
-            network = describe(self.module if with_module else merged_module(self.module))
+            network = describe(self.module) if with_module else self._merged_network()
         elif network.file is not None:
             self._read_from = (network.file, file_identity(network.file))
         return replace(network, tokenizer=self.tokenizer)
+
+    def _merged_network(self) -> Network:
+        try:
+            return describe(merged_module(self.module))
+        except ValueError as error:
+            return Network(self.module, None, str(error))
 
     def count_step(self) -> None:
         """Notes that an optimizer has changed the weights: fused ones do so behind the parameters' version counters."""

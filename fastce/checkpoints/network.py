@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from fastce.checkpoints import bert, distilbert, electra, roberta
-from fastce.checkpoints.adapters import LowRankUpdate, plain_parameters
+from fastce.checkpoints.adapters import LowRankUpdate, base_module, plain_parameters
 from fastce.checkpoints.family import Family
 from fastce.spec import EncoderSpec, HeadSpec, PositionScheme
 
@@ -92,6 +92,16 @@ def describe(module: Any) -> Network:
     weights = {ours: parameters[theirs] for ours, theirs in names.items()}
     ours_updates = {ours: updates[theirs] for ours, theirs in names.items() if theirs in updates}
     return Network(module, Description(encoder, head, weights, ours_updates), "")
+
+
+def head_names(module: Any) -> list[str]:
+    """Names of the parts of a sequence-classification module that turn a first token into logits."""
+    module = base_module(module)
+    family = FAMILIES.get(module.config.model_type)
+    if family is not None:
+        return [family.names[name] for name in ("head.dense", "head.output")]
+    parts = module.named_children()
+    return [name for name, part in parts if name != module.base_model_prefix and any(True for _ in part.parameters())]
 
 
 def capped_length(length: int, config: Any) -> int:

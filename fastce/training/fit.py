@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import set_seed
 
+from fastce.checkpoints.adapters import merged_module
 from fastce.inputs import check_positive, describe, is_sequence
 from fastce.settings import progress_bar
 from fastce.tokenization import PairTokenizer
@@ -22,7 +23,7 @@ from fastce.training.optimizers import make_optimizer
 from fastce.training.options import FitOptions
 from fastce.training.processes import Processes
 from fastce.training.schedulers import get_scheduler
-from fastce.training.state import load_state, random_state, resume_folder, save_state, set_random_state
+from fastce.training.state import load_state, load_weights, random_state, resume_folder, save_state, set_random_state
 from fastce.training.stepper import Stepper
 from fastce.training.tracking import make_tracker
 
@@ -44,6 +45,7 @@ def fit(model: CrossEncoder, train_dataloader: Any, options: FitOptions) -> None
     for folder in (options.output_path, options.checkpoint_path):
         if folder is not None:
             check_writable(folder)
+    merged_module(model.model)  # adapters that can't be saved in the end say so now
     resumed = resume_folder(options.resume_from_checkpoint, options.checkpoint_path)
     if options.seed is not None:
         set_seed(options.seed)
@@ -191,11 +193,12 @@ class Run:
 
     def resume(self, folder: Path) -> None:
         """Goes back to where a checkpoint was saved."""
-        state = load_state(self.model, folder)
+        state = load_state(folder)
         if state["geometry"] != self.geometry:
             raise ValueError(
                 f"resume_from_checkpoint: {folder} is of a run with {state['geometry']}, not {self.geometry}"
             )
+        load_weights(self.model, folder, state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.stepper.scaler.load_state_dict(state["scaler"])

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_model
 
-from fastce.checkpoints.adapters import has_adapters
+from fastce.checkpoints.adapters import adapter_state, has_adapters
 
 if TYPE_CHECKING:
     from fastce.cross_encoder import CrossEncoder
@@ -61,7 +61,9 @@ def save_state(model: CrossEncoder, folder: Path, step: int, total_limit: int, s
     unfinished = folder / f".{target.name}"
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save(unfinished)
-    torch.save(state | {"trained": trained_apart(model.model)}, unfinished / STATE_FILE)
+    # With adapters, what was saved is the sum of weights that are trained apart.
+    weights = model.model.state_dict() if has_adapters(model.model) else None
+    torch.save(state | {"adapters": adapters_of(model), "weights": weights}, unfinished / STATE_FILE)
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
     if total_limit > 0:
@@ -70,32 +72,38 @@ def save_state(model: CrossEncoder, folder: Path, step: int, total_limit: int, s
             shutil.rmtree(old)
 
 
-def load_state(model: CrossEncoder, folder: Path) -> dict[str, Any]:
-    """Loads a checkpoint's weights into the model, in place, and returns its state.
+def load_state(folder: Path) -> dict[str, Any]:
+    """Loads a checkpoint's state.
 
     Raises:
         FileNotFoundError: The folder is no checkpoint.
-        ValueError: The checkpoint is of a model with other adapters.
     """
     if not (folder / STATE_FILE).exists():
         raise FileNotFoundError(f"resume_from_checkpoint: {folder} has no {STATE_FILE}")
     state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True)
-    stored, trained = state.pop("trained"), trained_apart(model.model)
-    if stored.keys() != trained.keys():
-        difference = ", ".join(sorted(stored.keys() ^ trained.keys())[:3])
-        raise ValueError(f"resume_from_checkpoint: {folder} is of a model with other adapters ({difference}, ...)")
-    if trained:
-        model.model.load_state_dict(stored, strict=False)
-    else:
-        load_model(model.model, folder / "model.safetensors")
     return state
 
 
-def trained_apart(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """What is trained of a module with adapters, which a saved model holds in the sum only; else nothing."""
-    if not has_adapters(module):
-        return {}
-    return {name: weight.detach() for name, weight in module.named_parameters() if weight.requires_grad}
+def load_weights(model: CrossEncoder, folder: Path, state: dict[str, Any]) -> None:
+    """Loads a checkpoint's weights into the model, in place.
+
+    Raises:
+        ValueError: The model has other adapters than the checkpoint's; its weights are as before.
+    """
+    if adapters_of(model) != state["adapters"]:
+        raise ValueError(f"resume_from_checkpoint: {folder} is of a model with other adapters, or with none")
+    if state["weights"] is None:
+        load_model(model.model, folder / "model.safetensors")
+    else:
+        model.model.load_state_dict(state["weights"])
+
+
+def adapters_of(model: CrossEncoder) -> list[Any]:
+    """What the adapters are: their parameters' names and shapes, and which ones compute how."""
+    if not has_adapters(model.model):
+        return []
+    shapes = [(name, list(weight.shape)) for name, weight in model.model.state_dict().items()]
+    return [shapes, adapter_state(model.model)]
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from transformers import AutoModelForSequenceClassification
 from fastce import CrossEncoder, InputExample
 from fastce.backends import base
 from fastce.checkpoints.adapters import has_adapters, merged_module
+from fastce.checkpoints.network import head_names
 from fastce.packing import pack
 
 peft = pytest.importorskip("peft")
@@ -41,6 +42,7 @@ ADAPTERS: dict[str, Any] = {
     "biases": lora(bias="all", target_modules=["query", "dense"]),
     "dora": lora(use_dora=True),
     "with tables": lora(target_modules=["word_embeddings", "value"]),
+    "single tokens": lora(target_modules=["value"], trainable_token_indices=[7, 8, 9]),
     "ia3": peft.IA3Config(target_modules=["key", "value"], feedforward_modules=[], init_ia3_weights=False),
 }
 TRAINED_BY_OPS = ("lora", "rank-stabilised", "biases")
@@ -52,10 +54,16 @@ def adapted(directory: str, config: Any) -> CrossEncoder:
     return model
 
 
+def split_batch() -> tuple[list[str], list[str]]:
+    first, second = ([example.texts[number] for example in BATCH] for number in (0, 1))
+    return first, second
+
+
 def reference_logits(model: CrossEncoder, module: Any = None) -> torch.Tensor:
     """What PEFT's own forward pass computes for the batch."""
-    texts = [[example.texts[number] for example in BATCH] for number in (0, 1)]
-    encoded = model.tokenizer(*texts, padding=True, truncation=True, max_length=model.max_length, return_tensors="pt")
+    encoded = model.tokenizer(
+        *split_batch(), padding=True, truncation=True, max_length=model.max_length, return_tensors="pt"
+    )
     logits: torch.Tensor = (module or model.model)(**encoded).logits
     return logits
 
@@ -93,7 +101,8 @@ def test_every_family_is_merged_and_its_head_trained(tiny: Tiny, family: str) ->
     with torch.no_grad():
         assert_close(logits(model), reference_logits(model), LOGITS)
     trained = {name for name, weight in model.model.named_parameters() if weight.requires_grad}
-    assert any(name.startswith("base_model.model.classifier.") for name in trained)
+    copies = {name.rpartition(".modules_to_save.")[0].removeprefix("base_model.model.") for name in trained}
+    assert copies - {""} == set(head_names(model.model))
     assert all("lora_" in name or "modules_to_save" in name for name in trained)
 
 
@@ -112,8 +121,7 @@ def test_gradients_are_those_of_the_module(
     model.model.train()
     built = model.pipeline.built_encoder(training=True)
     assert built.backend == (backend if name in TRAINED_BY_OPS else "transformers")
-    texts = ([example.texts[number] for example in BATCH] for number in (0, 1))
-    pairs = model.pipeline.tokenize(*texts, model.max_length)
+    pairs = model.pipeline.tokenize(*split_batch(), model.max_length)
     found = built.encoder.training_logits(pack(pairs, range(len(BATCH)), built.positions))
     (found * weights).mean().backward()
 
@@ -181,20 +189,40 @@ def test_an_adapter_alone_is_saved_and_loaded_by_peft(tiny: Tiny, tmp_path: Path
     assert torch.equal(logits(again), logits(model))
 
 
-def test_a_run_that_was_killed_ends_with_the_same_adapter(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_ends_with_the_same_weights(tiny: Tiny, tmp_path: Path) -> None:
+    """Even those that are frozen, drawn anew, and so differ from one start to the next."""
     directory = tiny("bert")
-    whole = adapted(directory, lora(lora_dropout=0.2))
-    start = copy.deepcopy(whole.model.state_dict())
+    config = lora(lora_dropout=0.2, init_lora_weights="pissa", target_modules=["query"])
+    torch.manual_seed(1)
+    whole = adapted(directory, config)
     train(whole, epochs=2, checkpoint_path=tmp_path, checkpoint_save_steps=3)
-    again = adapted(directory, lora(lora_dropout=0.2))
-    again.model.load_state_dict(start)
+    torch.manual_seed(2)
+    again = adapted(tiny("bert", seed=5), config)
     train(again, epochs=2, checkpoint_path=tmp_path, resume_from_checkpoint=tmp_path / "checkpoint-3")
     for (name, weight), expected in zip(again.model.named_parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(weight, expected), name
 
-    for other in (CrossEncoder(directory), adapted(directory, lora(target_modules=["query"]))):
+    others = [adapted(directory, lora(target_modules=["query"], **change)) for change in ({"r": 4}, {"lora_alpha": 7})]
+    for other in (CrossEncoder(directory), CrossEncoder(tmp_path / "checkpoint-3"), *others):
+        before = logits(other)
         with pytest.raises(ValueError, match="is of a model with other adapters"):
             train(other, epochs=2, resume_from_checkpoint=tmp_path / "checkpoint-3")
+        assert torch.equal(logits(other), before)
+
+
+def test_several_adapters_are_trained_and_scored_together(tiny: Tiny) -> None:
+    model = CrossEncoder(tiny("bert", **NO_DROPOUT))
+    model.model = peft.get_peft_model(model.model, lora())
+    model.model.add_adapter("second", lora(r=2))
+    model.model.base_model.set_adapter(["default", "second"])
+    with torch.no_grad():
+        assert_close(logits(model), reference_logits(model), LOGITS)
+    built: Any = model.pipeline.built_encoder(training=True)
+    assert built.backend == "cpp"
+    assert max(map(len, built.encoder.description.updates.values())) == 2
+    pairs = model.pipeline.tokenize(*split_batch(), model.max_length)
+    found = built.encoder.training_logits(pack(pairs, range(len(BATCH)), built.positions))
+    assert_close(found.view(-1), reference_logits(model), LOGITS)
 
 
 def test_predict_follows_what_is_chosen_switched_off_scaled_and_merged(tiny: Tiny) -> None:
@@ -241,7 +269,29 @@ def test_a_module_without_adapters_is_not_copied() -> None:
     assert merged_module(module) is module
 
 
-def test_errors_say_what_is_wrong(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_is_scored_but_refused_where_it_would_have_to_be_merged(tiny: Tiny, tmp_path: Path) -> None:
+    config = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=2)
+    model = CrossEncoder(tiny("bert"))
+    with pytest.raises(ValueError, match="config: PromptTuningConfig can't be merged"):
+        model.add_adapter(config)
+    model.model = peft.get_peft_model(model.model, config).eval()
+    with torch.no_grad():
+        assert_close(logits(model), reference_logits(model), LOGITS)
+    before = copy.deepcopy(model.model.state_dict())
+    with pytest.raises(ValueError, match="PROMPT_TUNING can't be merged into the weights"):
+        model.save(tmp_path)
+    with pytest.raises(ValueError, match="PROMPT_TUNING can't be merged into the weights"):
+        train(model, output_path=tmp_path)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.model.state_dict().items())
+
+
+def test_the_module_stays_in_its_mode(tiny: Tiny) -> None:
+    model = adapted(tiny("bert"), lora(lora_dropout=0.5))
+    model.add_adapter(lora(lora_dropout=0.5), "second")
+    assert not any(part.training for part in model.model.modules())
+
+
+def test_errors_say_what_is_wrong(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     model = CrossEncoder(tiny("bert"))
     with pytest.raises(TypeError, match="expected a PeftConfig such as LoraConfig, got dict"):
         model.add_adapter({"r": 4})
@@ -252,14 +302,10 @@ def test_errors_say_what_is_wrong(tiny: Tiny, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ValueError, match="there is an adapter 'default' already"):
         model.add_adapter(config)
 
-    prompted = CrossEncoder(tiny("bert"))
-    prompted.model = peft.get_peft_model(
-        prompted.model, peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=2)
-    )
-    with pytest.raises(ValueError, match="PROMPT_TUNING can't be merged into the weights"):
-        prompted.save(tmp_path)
+    with pytest.raises(ValueError, match="PEFT can't add this adapter"):
+        CrossEncoder(tiny("bert")).add_adapter(peft.PeftConfig(peft_type="LORA"))
 
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ImportError, match="pip install peft"):
+    with pytest.raises(ImportError, match=r"pip install 'fastce\[peft\]'"):
         CrossEncoder(tiny("bert")).add_adapter(config)
     assert np.isfinite(CrossEncoder(tiny("bert")).predict(PAIRS[:2])).all()
