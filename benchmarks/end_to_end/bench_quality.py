@@ -3,7 +3,8 @@
     python benchmarks/end_to_end/bench_quality.py --model FOLDER --data FOLDER --out FOLDER
 
 Runs the training scripts in examples/ with each library and several seeds. A seed sets the new head, the order of the
-examples and dropout, so both libraries start with the same weights. What is in the JSON already is not run again.
+examples and dropout, so both libraries start with the same weights. Runs that the JSON in the folder has are not
+repeated, so a benchmark that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any, NamedTuple
@@ -56,37 +58,39 @@ SYSTEMS = (
 )
 
 
-def trained_score(task: Task, system: System, seed: int, common: Sequence[str]) -> float:
-    """Trains once; the score on the test set, in hundredths."""
+def trained_scores(task: Task, system: System, seed: int, common: Sequence[str]) -> dict[str, float]:
+    """Trains once; the precisions of the test to scores, in hundredths."""
     with tempfile.TemporaryDirectory() as output:
         options = [*task.options, *system.options, *common, f"--seed={seed}", f"--learning-rate={LEARNING_RATE}"]
         command = [sys.executable, str(EXAMPLES / f"{task.script}.py"), *options, f"--output={output}"]
         finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found = re.search(rf"^{task.metric} on the test set: (\S+)$", finished.stdout, re.MULTILINE)
-    if found is None:
+    found = re.findall(rf"^{task.metric} on the test set(?: in (\S+))?: (\S+)$", finished.stdout, re.MULTILINE)
+    if not found:
         raise typer.BadParameter(f"{task.script} printed no score:\n{finished.stdout}")
-    return float(found[1])
+    return {precision or "fp32": float(score) for precision, score in found}
 
 
 def scores_of(runs: list[dict[str, Any]], task: Task, system: System) -> dict[int, float]:
-    """Seeds to scores."""
+    """Seeds to scores in fp32."""
     key = (task.name, system.name, system.precision)
-    return {run["seed"]: run["score"] for run in runs if (run["task"], run["system"], run["precision"]) == key}
+    return {run["seed"]: run["scores"]["fp32"] for run in runs if (run["task"], run["system"], run["precision"]) == key}
 
 
 def table(runs: list[dict[str, Any]], seeds: Sequence[int]) -> str:
-    """The runs in Markdown, a column for each seed."""
+    """The runs in Markdown, a column for each seed; systems without a run are left out."""
     lines = [
-        f"| task | system | precision | {' | '.join(f'seed {seed}' for seed in seeds)} | mean |",
-        f"|---|---|---|{'--:|' * (len(seeds) + 1)}",
+        f"| task | trained by | in | {' | '.join(f'seed {seed}' for seed in seeds)} | mean | spread |",
+        f"|---|---|---|{'--:|' * (len(seeds) + 2)}",
     ]
     for task in TASKS:
         for system in SYSTEMS:
-            scores = scores_of(runs, task, system)
-            cells = [f"{scores[seed]:.2f}" if seed in scores else "" for seed in seeds]
-            average = f"{mean(scores.values()):.2f}" if scores else ""
-            name = f"{task.name}, {task.metric}"
-            lines.append(f"| {name} | {system.name} | {system.precision} | {' | '.join(cells)} | {average} |")
+            found = scores_of(runs, task, system)
+            scores = [found[seed] for seed in seeds if seed in found]
+            if not scores:
+                continue
+            cells = [f"{found[seed]:.2f}" if seed in found else "" for seed in seeds]
+            cells += [f"{mean(scores):.2f}", f"{max(scores) - min(scores):.2f}"]
+            lines.append(f"| {task.name}, {task.metric} | {system.name} | {system.precision} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -98,30 +102,36 @@ def main(
     max_train: Annotated[int | None, typer.Option(min=1, help="Train on the first so many examples only.")] = None,
 ) -> None:
     """Train with each system and each seed, and compare the scores on the test sets."""
-    out.mkdir(parents=True, exist_ok=True)
-    results = out / "quality.json"
-    runs = json.loads(results.read_text(encoding="utf-8"))["runs"] if results.exists() else []
-    common = [f"--model={model}", f"--data={data}", *([] if max_train is None else [f"--max-train={max_train}"])]
-    report = {
-        "date": time.strftime("%Y-%m-%d"),
-        "model": Path(model).name,
+    settings: dict[str, Any] = {
+        "model": Path(model).name if Path(model).exists() else model,
         "learning_rate": float(LEARNING_RATE),
         "max_train": max_train,
-        "machine": describe_machine(),
-        "versions": describe_versions(),
         "tasks": {task.name: " ".join((f"{task.script}.py", *task.options)) for task in TASKS},
-        "runs": runs,
     }
-    for seed in range(seeds):
-        for task in TASKS:
-            for system in SYSTEMS:
-                if seed in scores_of(runs, task, system):
-                    continue
-                score = trained_score(task, system, seed, common)
-                run = {"task": task.name, "system": system.name, "precision": system.precision, "seed": seed}
-                runs.append(run | {"score": score})
-                results.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-                typer.echo(f"{task.name}, {system.name} {system.precision}, seed {seed}: {score:.2f}")
+    runs: list[dict[str, Any]] = []
+    results = out / "quality.json"
+    if results.exists():
+        report = json.loads(results.read_text(encoding="utf-8"))
+        if report["settings"] != settings:
+            raise typer.BadParameter(f"{results} is of runs with other settings: {report['settings']}")
+        runs = report["runs"]
+    out.mkdir(parents=True, exist_ok=True)
+    common = [f"--model={model}", f"--data={data}", *([] if max_train is None else [f"--max-train={max_train}"])]
+    for seed, task, system in product(range(seeds), TASKS, SYSTEMS):
+        if seed in scores_of(runs, task, system):
+            continue
+        run = {
+            "task": task.name,
+            "system": system.name,
+            "precision": system.precision,
+            "seed": seed,
+            "date": time.strftime("%Y-%m-%d"),
+            "scores": trained_scores(task, system, seed, common),
+        }
+        runs.append(run)
+        report = {"settings": settings, "machine": describe_machine(), "versions": describe_versions(), "runs": runs}
+        results.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        typer.echo(f"{task.name}, {system.name} {system.precision}, seed {seed}: {run['scores']}")
     (out / "quality.md").write_text(table(runs, range(seeds)) + "\n", encoding="utf-8")
     typer.echo(table(runs, range(seeds)))
 
