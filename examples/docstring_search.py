@@ -225,7 +225,8 @@ def group_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def train(docstrings: Sequence[Docstring], output: Path) -> None:
     """Fine-tunes MiniLM on docstrings and saves it."""
-    batches: DataLoader[Any] = DataLoader(training_examples(docstrings), BATCH_SIZE)  # type: ignore[arg-type]
+    examples: Any = training_examples(docstrings)
+    batches: DataLoader[Any] = DataLoader(examples, BATCH_SIZE)
     untrained_model().fit(
         batches,  # not shuffled: groups come in random order already and must stay whole
         loss_fct=group_loss,

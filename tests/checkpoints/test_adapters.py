@@ -26,7 +26,7 @@ from fastce.packing import pack
 peft = pytest.importorskip("peft")
 
 Tiny = Callable[..., str]
-BATCH = [InputExample(texts=list(pair), label=number % 5 / 4) for number, pair in enumerate(PAIRS[:16])]
+BATCH: Any = [InputExample(texts=list(pair), label=number % 5 / 4) for number, pair in enumerate(PAIRS[:16])]
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
@@ -147,7 +147,7 @@ def test_the_adapters_dropout_is_on_in_training_only(tiny: Tiny) -> None:
 
 
 def train(model: CrossEncoder, **options: Any) -> None:
-    data: Any = DataLoader(BATCH, batch_size=4, shuffle=True)  # type: ignore[arg-type]
+    data: Any = DataLoader(BATCH, batch_size=4, shuffle=True)
     settings: dict[str, Any] = {"warmup_steps": 0, "optimizer_params": {"lr": 1e-2}, "show_progress_bar": False}
     model.fit(data, **(settings | {"seed": 3} | options))
 
