@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ class Processes:
             from accelerate import Accelerator
 
             self._accelerator = Accelerator(cpu=device.type == "cpu")
+            atexit.register(self._accelerator.state.destroy_process_group)  # its threads may abort an exiting process
             self.count, self.rank = self._accelerator.num_processes, self._accelerator.process_index
 
     @property

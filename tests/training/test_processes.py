@@ -69,6 +69,7 @@ def sum_gradients(output: Path) -> None:
     for parameter in parameters[: 2 - processes.rank]:
         parameter.grad = torch.full_like(parameter, processes.rank + 1.0)
     processes.sum_gradients(parameters)
+    processes.wait()
     found = [None if parameter.grad is None else parameter.grad.tolist() for parameter in parameters]
     (output / f"gradients-{processes.rank}.json").write_text(json.dumps(found))
 
