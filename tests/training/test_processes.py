@@ -26,11 +26,17 @@ Tiny = Callable[..., str]
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
-def train(directory: str, batch_size: int, output: Path, num_pairs: int, resume: bool = False) -> None:
+def train(
+    directory: str, batch_size: int, output: str, num_pairs: int, resume: bool = False, adapter: bool = False
+) -> None:
     """One process's run: saves the model, and the losses and evaluations it saw."""
     torch.set_num_threads(1)
+    folder = Path(output)
     examples: Any = [InputExample(texts=list(pair), label=n % 5 / 4) for n, pair in enumerate(PAIRS[:num_pairs])]
     model = CrossEncoder(directory)
+    if adapter:
+        torch.manual_seed(int(os.environ.get("RANK", "0")))  # so that the main process's adapter has to reach the other
+        model.add_adapter(pytest.importorskip("peft").LoraConfig(r=3, target_modules="all-linear"))
     losses: list[float] = []
     evaluations: list[int] = []
 
@@ -51,18 +57,18 @@ def train(directory: str, batch_size: int, output: Path, num_pairs: int, resume:
         optimizer_class=torch.optim.SGD,
         optimizer_params={"lr": 0.05},
         warmup_steps=0,
-        output_path=output,
+        output_path=folder,
         save_best_model=False,
-        checkpoint_path=output / "checkpoints",
+        checkpoint_path=folder / "checkpoints",
         checkpoint_save_steps=4,
         resume_from_checkpoint=resume,
         seed=3,
     )
     rank = os.environ.get("RANK", "0")
-    (output / f"seen-{rank}.json").write_text(json.dumps({"losses": losses, "evaluations": evaluations}))
+    (folder / f"seen-{rank}.json").write_text(json.dumps({"losses": losses, "evaluations": evaluations}))
 
 
-def sum_gradients(output: Path) -> None:
+def sum_gradients(output: str) -> None:
     """One process's gradients, summed: of a parameter that both use, one that the first uses, one that nobody does."""
     processes = Processes(torch.device("cpu"))
     parameters = [nn.Parameter(torch.zeros(size)) for size in (2, 3, 4)]
@@ -71,16 +77,22 @@ def sum_gradients(output: Path) -> None:
     processes.sum_gradients(parameters)
     processes.wait()
     found = [None if parameter.grad is None else parameter.grad.tolist() for parameter in parameters]
-    (output / f"gradients-{processes.rank}.json").write_text(json.dumps(found))
+    (Path(output) / f"gradients-{processes.rank}.json").write_text(json.dumps(found))
 
 
-def launch(*arguments: Any) -> str:
+def launch(function: Callable[..., None], *arguments: Any) -> str:
+    """Calls a function of this file in two processes; returns what they printed."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
     here = Path(__file__).parents[1]
     path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300, check=False
+        [*command, function.__name__, json.dumps(arguments, default=str)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
@@ -90,12 +102,14 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return CrossEncoder(folder).model.state_dict()
 
 
-@pytest.mark.parametrize("num_pairs", [32, 38])
-def test_two_processes_equal_one_with_twice_the_batch(tiny: Tiny, tmp_path: Path, num_pairs: int) -> None:
+@pytest.mark.parametrize(("num_pairs", "adapter"), [(32, False), (38, False), (32, True)])
+def test_two_processes_equal_one_with_twice_the_batch(
+    tiny: Tiny, tmp_path: Path, num_pairs: int, adapter: bool
+) -> None:
     directory = tiny("bert", **NO_DROPOUT)
-    train(directory, 8, tmp_path / "one", num_pairs)
+    train(directory, 8, str(tmp_path / "one"), num_pairs, adapter=adapter)
     (tmp_path / "two").mkdir()
-    printed = launch(directory, 4, tmp_path / "two", num_pairs)
+    printed = launch(train, directory, 4, tmp_path / "two", num_pairs, False, adapter)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert max(float((one[name] - two[name]).abs().max()) for name in one) <= TRAINED_WEIGHTS
     seen = [json.loads((tmp_path / "two" / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
@@ -111,18 +125,18 @@ def test_two_processes_resume(tiny: Tiny, tmp_path: Path) -> None:
     directory = tiny("bert")
     for name in ("whole", "resumed"):
         (tmp_path / name).mkdir()
-        launch(directory, 4, tmp_path / name, 32)
+        launch(train, directory, 4, tmp_path / name, 32)
     kept = tmp_path / "resumed" / "checkpoints"
     for checkpoint in kept.iterdir():
         if checkpoint.name != "checkpoint-4":
             checkpoint.rename(tmp_path / checkpoint.name)
-    launch(directory, 4, tmp_path / "resumed", 32, "resume")
+    launch(train, directory, 4, tmp_path / "resumed", 32, True)
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "resumed")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_a_parameter_without_a_gradient_gets_none(tmp_path: Path) -> None:
-    launch(tmp_path)
+    launch(sum_gradients, tmp_path)
     for rank in (0, 1):
         found = json.loads((tmp_path / f"gradients-{rank}.json").read_text())
         assert found == [[3.0, 3.0], [1.0, 1.0, 1.0], None]
@@ -137,7 +151,4 @@ def test_a_process_alone() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        sum_gradients(Path(sys.argv[1]))
-    else:
-        train(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), resume=len(sys.argv) > 5)
+    {"train": train, "sum_gradients": sum_gradients}[sys.argv[1]](*json.loads(sys.argv[2]))
