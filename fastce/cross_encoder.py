@@ -110,6 +110,7 @@ class CrossEncoder:
         self.prompts = dict(stored.prompts) | dict(prompts or {})
         self.default_prompt_name = default_prompt_name or stored.default_prompt_name
         self.activation_fn = activation_fn or scoring.default_activation(stored.activation_fn, self.num_labels)
+        self.model_card_data = legacy.ModelCardData()
         self._max_length = 0
         self.max_length = self.tokenizer.model_max_length if max_length is None else max_length
         self.to(device or default_device())
@@ -297,14 +298,14 @@ class CrossEncoder:
             checkpoint_save_steps: Steps between two of them.
             checkpoint_save_total_limit: How many to keep, the latest ones; 0 keeps all.
             resume_from_checkpoint: A checkpoint to go on from, or True for the latest one in `checkpoint_path`, if any.
-                The run ends as if it had never stopped, where the dataset draws no random numbers for single examples.
+                The run ends as if it had never stopped, unless the dataset keeps a state of its own.
             gradient_accumulation_steps: Batches whose gradients make one step.
             gradient_checkpointing: Whether to compute activations twice rather than keep them, to save memory.
             length_grouping: Whether to make batches of similar length out of every 32 that the DataLoader gives; each
                 example still occurs once an epoch.
             seed: Sets the generators of Python, NumPy and PyTorch first.
-            logging_steps: Log the loss every so many steps; 0 logs nothing.
-            report_to: Where the logged losses go besides: `"tensorboard"`, `"wandb"` or `"none"`.
+            logging_steps: Log the loss every so many steps; 0 logs nothing, or every 50 steps with `report_to`.
+            report_to: Where losses and scores go besides: `"tensorboard"`, `"wandb"` or `"none"`.
 
         Raises:
             TypeError: An example is not an `InputExample` with the texts that the loss wants; the message says which.

@@ -78,6 +78,18 @@ def choose_prompt(prompts: Mapping[str, str], prompt: str | None, name: str | No
     return prompts[name]
 
 
+def check_number(value: Any, place: str) -> float:
+    """Returns `value`, which may be a scalar of NumPy or PyTorch, as a number of Python.
+
+    Raises:
+        TypeError: It is no number.
+    """
+    number = value.item() if getattr(value, "ndim", None) == 0 else value
+    if not isinstance(number, int | float):
+        raise TypeError(f"{place}: expected a number, got {describe(value)}")
+    return number
+
+
 def check_positive(value: Any, place: str) -> int:
     """Returns `value` as an int.
 

@@ -33,6 +33,13 @@ RANK_NAMES = {"activation_fct": "activation_fn"}
 RANK_WITHOUT_EFFECT = ("num_workers", "apply_softmax", "convert_to_numpy", "convert_to_tensor")
 
 
+class ModelCardData:
+    """Takes what the evaluators of sentence-transformers tell a model's card; fastce writes no cards."""
+
+    def set_evaluation_metrics(self, *_: object, **__: object) -> None:
+        """Does nothing."""
+
+
 def constructor_arguments(function: Callable[P, R]) -> Callable[P, R]:
     """Lets `CrossEncoder.__init__` take every older name and the older positional orders."""
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastce.checkpoints.adapters import adapter_state, merged_module
 from fastce.checkpoints.metadata import Metadata
@@ -44,7 +46,6 @@ class Checkpoint:
         self._load = load
         self._module: Any = None
         self._read_from: tuple[str, object] | None = None
-        self._steps = 0
 
     @property
     def config(self) -> Any:
@@ -96,19 +97,31 @@ class Checkpoint:
         except ValueError as error:
             return Network(self.module, None, str(error))
 
-    def count_step(self) -> None:
-        """Notes that an optimizer has changed the weights: fused ones do so behind the parameters' version counters."""
-        self._steps += 1
-
     def state(self) -> object:
         """Changes with the weights: another module, parameter or adapter, an optimizer's step, a change in place.
 
-        Changes through `parameter.data` leave no trace and are not noticed.
+        Changes through `parameter.data` outside of an optimizer leave no trace and are not noticed.
         """
         if self._module is None:
             return self.device
-        versions = tuple((weight.data_ptr(), weight._version) for weight in self._module.parameters())
-        return id(self._module), self._steps, versions, adapter_state(self._module)
+        versions = tuple(
+            (weight.data_ptr(), weight._version, OPTIMIZER_STEPS.get(weight)) for weight in self._module.parameters()
+        )
+        return id(self._module), versions, adapter_state(self._module)
+
+
+OPTIMIZER_STEPS = WeakTensorKeyDictionary()
+"""Parameters to how many steps of optimizers have changed them: fused ones do so behind their version counters."""
+
+
+def count_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Notes a step of any optimizer of torch's kind."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            OPTIMIZER_STEPS[parameter] = OPTIMIZER_STEPS.get(parameter, 0) + 1
+
+
+register_optimizer_step_post_hook(count_step)
 
 
 def file_identity(path: str) -> object:

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastce.inputs import check_texts, describe, is_sequence
+from fastce.inputs import check_number, check_texts, describe, is_sequence
 from fastce.training.input_example import InputExample
 
 Activation: TypeAlias = Callable[[Tensor], Tensor]
@@ -126,14 +125,17 @@ def check_numbers(values: Any, place: str) -> list[float]:
     found = values.tolist() if hasattr(values, "tolist") else values
     if not is_sequence(found):
         raise TypeError(f"{place}: expected a list of numbers, got {describe(values)}")
-    for index, value in enumerate(found):
-        check_number(value, f"{place}[{index}]")
-    return list(found)
+    return [check_finite(value, f"{place}[{index}]") for index, value in enumerate(found)]
 
 
-def check_number(value: Any, place: str) -> None:
-    """Raises TypeError or ValueError unless `value` is a finite number."""
-    if not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"{place}: expected a number, got {describe(value)}")
-    if not math.isfinite(value):
-        raise ValueError(f"{place}: expected a finite number, got {value}")
+def check_finite(value: Any, place: str) -> float:
+    """Returns `value` as a number of Python.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is infinite or NaN.
+    """
+    number = check_number(value, place)
+    if not math.isfinite(number):
+        raise ValueError(f"{place}: expected a finite number, got {number}")
+    return number

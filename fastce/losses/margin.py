@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastce.inputs import describe
+from fastce.inputs import describe, is_sequence
 from fastce.losses.base import (
     Activation,
     Loss,
     ScoredPairs,
-    check_number,
+    check_finite,
     check_numbers,
     numbered,
     query_and_documents,
@@ -93,11 +93,8 @@ def margins(label: Any, num_negatives: int, place: str) -> Tensor:
         TypeError: It is neither a number nor a list of numbers.
         ValueError: A number is infinite or NaN, or there are not as many as margins or as documents.
     """
-    if hasattr(label, "__len__"):
-        numbers = check_numbers(label, place)
-    else:
-        check_number(label, place)
-        numbers = [label]
+    several = is_sequence(label.tolist() if hasattr(label, "tolist") else label)
+    numbers = check_numbers(label, place) if several else [check_finite(label, place)]
     values = torch.tensor(numbers, dtype=torch.float)
     if len(numbers) == num_negatives:
         return values

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastce.inputs import check_pair, describe
-from fastce.losses.base import Activation, Loss, ScoredPairs, check_number, numbered
+from fastce.losses.base import Activation, Loss, ScoredPairs, check_finite, numbered
 from fastce.training.input_example import InputExample
 
 
@@ -31,13 +31,14 @@ class PointwiseLoss(Loss):
     def pairs(self, examples: Sequence[InputExample], num_labels: int, place: str) -> ScoredPairs:
         """Each example's two texts; see `Loss.pairs`. The targets are the labels, `[num_pairs]`."""
         self.check_num_labels(num_labels)
+        labels = []
         for example, here in numbered(examples, place):
             check_pair(example.texts, f"{here}: texts")
-            check_label(example.label, num_labels, here)
+            labels.append(check_label(example.label, num_labels, here))
         texts: list[Any] = [example.texts for example in examples]
         dtype = torch.float if num_labels == 1 else torch.long
-        labels = torch.tensor([example.label for example in examples], dtype=dtype)
-        return ScoredPairs([first for first, _ in texts], [second for _, second in texts], labels)
+        targets = torch.tensor(labels, dtype=dtype)
+        return ScoredPairs([first for first, _ in texts], [second for _, second in texts], targets)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of the logits, `[num_pairs]` or `[num_pairs, num_labels]`, and the labels, `[num_pairs]`."""
@@ -125,8 +126,14 @@ def make_loss(loss_fct: Callable[..., Tensor] | None, num_labels: int) -> Loss:
     return PointwiseLoss(loss_fct)
 
 
-def check_label(label: Any, num_labels: int, place: str) -> None:
-    """Raises TypeError or ValueError for a label that a model with so many labels can't learn."""
-    check_number(label, f"{place}: label")
-    if num_labels > 1 and (label != int(label) or not 0 <= label < num_labels):
-        raise ValueError(f"{place}: label: expected a class from 0 to {num_labels - 1}, got {label}")
+def check_label(label: Any, num_labels: int, place: str) -> float:
+    """Returns a label as a number of Python.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: A model with so many labels can't learn it.
+    """
+    number = check_finite(label, f"{place}: label")
+    if num_labels > 1 and (number != int(number) or not 0 <= number < num_labels):
+        raise ValueError(f"{place}: label: expected a class from 0 to {num_labels - 1}, got {number}")
+    return number

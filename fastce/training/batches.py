@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import queue
 import random
-import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 AHEAD = 4
-"""Batches that wait for the training loop at most."""
+"""Batches that are prepared before the training loop takes them."""
 
 WINDOW = 32
 """Batches among which lengths are grouped."""
 
 Batch = Sequence[Any]
+T = TypeVar("T")
 
 
 def grouped_by_length(
@@ -43,51 +44,32 @@ def grouped_by_length(
         yield from groups
 
 
-class Ahead:
-    """Runs an iterator in a thread of its own, some items ahead of the one who takes them.
+def prepared(items: Iterable[T], prepare: Callable[[T], object], ahead: int = AHEAD) -> Iterator[T]:
+    """Yields items in their order, each after `prepare(item)`, which runs in another thread.
 
-    Use it in a `with` statement: leaving it ends the thread. An error of the iterator is raised where its item would
-    have been taken.
+    The items themselves are made in the thread that takes them, for making them may draw random numbers. An error is
+    raised where its item would have been taken.
+
+    Args:
+        items: What to yield.
+        prepare: What to do with an item beforehand.
+        ahead: How many items are made before they are taken.
     """
-
-    def __init__(self, items: Iterator[Any], ahead: int = AHEAD):
-        self._items = items
-        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="fastce-batches", daemon=True)
-
-    def __enter__(self) -> Iterator[Any]:
-        self._thread.start()
-        return self._take()
-
-    def __exit__(self, *error: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
+    with ThreadPoolExecutor(1, "fastce-batches") as thread:
+        waiting = deque[tuple[T, Future[object]]]()
         try:
-            for item in self._items:
-                if not self._put("item", item):
-                    return
-            self._put("end", None)
-        except BaseException as error:  # whatever it is, somebody waits for an answer
-            self._put("error", error)
+            for item in items:
+                waiting.append((item, thread.submit(prepare, item)))
+                if len(waiting) > ahead:
+                    yield finished(waiting.popleft())
+            while waiting:
+                yield finished(waiting.popleft())
+        finally:
+            thread.shutdown(cancel_futures=True)
 
-    def _put(self, kind: str, value: Any) -> bool:
-        """Waits for room; returns whether anybody still wants the value."""
-        while not self._is_over.is_set():
-            try:
-                self._queue.put((kind, value), timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
 
-    def _take(self) -> Iterator[Any]:
-        while True:
-            kind, value = self._queue.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise value
-            yield value
+def finished(item_and_work: tuple[T, Future[object]]) -> T:
+    """The item, as soon as the work on it is done."""
+    item, work = item_and_work
+    work.result()
+    return item

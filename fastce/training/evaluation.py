@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from fastce.inputs import describe
+from fastce.inputs import check_number
 from fastce.training.options import FitOptions
 
 if TYPE_CHECKING:
@@ -22,29 +20,33 @@ class Evaluation:
         self.best_score = -float("inf")
         self.has_saved = False
 
-    def run(self, epoch: int, steps: int) -> None:
+    def run(self, epoch: int, steps: int) -> float | None:
         """Evaluates, tells the callback, saves a model that is better than all before.
 
         Args:
             epoch: The epoch, counted from 0.
             steps: Steps within the epoch; -1 at its end.
+
+        Returns:
+            The score; None without an evaluator.
         """
         evaluator, output_path = self.options.evaluator, self.options.output_path
         if evaluator is None:
-            return
+            return None
         self.model.model.eval()
         result = evaluator(
             self.model, output_path=None if output_path is None else str(output_path), epoch=epoch, steps=steps
         )
-        self.model.model.train()
         score = main_score(evaluator, result)
         if self.options.callback is not None:
             self.options.callback(score, epoch, steps)
+        self.model.model.train()
         if score > self.best_score:
             self.best_score = score
             if self.options.save_best_model and output_path is not None:
                 self.model.save(output_path)
                 self.has_saved = True
+        return score
 
 
 def main_score(evaluator: Any, result: Any) -> float:
@@ -58,6 +60,4 @@ def main_score(evaluator: Any, result: Any) -> float:
         if name not in result:
             raise TypeError(f"evaluator: its primary_metric {name!r} is none of its results: {', '.join(result)}")
         result = result[name]
-    if not isinstance(result, float | int | np.floating):
-        raise TypeError(f"evaluator: expected a number, got {describe(result)}")
-    return float(result)
+    return float(check_number(result, "evaluator"))

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch.utils.data import DataLoader
 from transformers import set_seed
 
 from fastce.checkpoints.adapters import merged_module
-from fastce.inputs import check_positive, describe, is_sequence
+from fastce.inputs import check_number, check_positive, describe, is_sequence
 from fastce.settings import progress_bar
 from fastce.tokenization import PairTokenizer
-from fastce.training.batches import Ahead, grouped_by_length
+from fastce.training.batches import AHEAD, WINDOW, grouped_by_length, prepared
 from fastce.training.evaluation import Evaluation
 from fastce.training.optimizers import make_optimizer
 from fastce.training.options import FitOptions
 from fastce.training.processes import Processes
 from fastce.training.schedulers import get_scheduler
-from fastce.training.state import load_state, load_weights, random_state, resume_folder, save_state, set_random_state
+from fastce.training.state import (
+    RandomStream,
+    load_state,
+    load_weights,
+    random_state,
+    resume_folder,
+    save_state,
+    set_random_state,
+)
 from fastce.training.stepper import Stepper
 from fastce.training.tracking import make_tracker
 
@@ -38,7 +48,9 @@ def fit(model: CrossEncoder, train_dataloader: Any, options: FitOptions) -> None
     check_positive(options.epochs, "epochs")
     check_positive(options.gradient_accumulation_steps, "gradient_accumulation_steps")
     check_positive(options.checkpoint_save_steps, "checkpoint_save_steps")
-    for name in ("warmup_steps", "evaluation_steps", "logging_steps", "checkpoint_save_total_limit", "max_grad_norm"):
+    for name in ("evaluation_steps", "logging_steps", "checkpoint_save_total_limit"):
+        check_not_negative(getattr(options, name), name, whole=True)
+    for name in ("warmup_steps", "max_grad_norm"):
         check_not_negative(getattr(options, name), name)
     if number_of_batches(train_dataloader) == 0:
         raise ValueError("train_dataloader: it has no batches")
@@ -76,6 +88,8 @@ class Run:
             "batches_per_step": self.batches_per_step,
             "steps_per_epoch": self.steps_per_epoch,
             "length_grouping": options.length_grouping,
+            "optimizer": options.optimizer_class.__name__,
+            "trained_parameters": sum(parameter.requires_grad for parameter in model.model.parameters()),
         }
         self.generators = generators_of(dataloader)
         self.tokenizer = PairTokenizer(model.tokenizer, remembers=True)
@@ -122,40 +136,43 @@ class Run:
         self.model.model.train()
         if self.epoch_random_state is None:
             self.epoch_random_state = self.processes.main_value(random_state(self.generators))
+        # Examples come from a stream of random numbers that is the same for all processes, everything else from others.
         set_random_state(self.epoch_random_state, self.generators)
-        with Ahead(self._batches()) as batches:
+        examples_stream = RandomStream(self.epoch_random_state)
+        if self.resumed_random_state is None:
+            torch.manual_seed(int(torch.randint(2**62, ())) + self.processes.rank)
+        else:
+            set_random_state(self.resumed_random_state)
+            self.resumed_random_state = None
+        with closing(self._batches(examples_stream)) as batches:
             waiting = islice(enumerate(batches), self.step * self.batches_per_step, None)
-            group = list(islice(waiting, self.batches_per_step))
-            # The order of the epoch has been drawn, the same one everywhere. From here on processes draw on their own.
-            if self.resumed_random_state is not None:
-                set_random_state(self.resumed_random_state, self.generators)
-                self.resumed_random_state = None
-            elif not self.processes.is_main:
-                torch.manual_seed(int(torch.randint(2**62, ())) + self.processes.rank)
-            while group:
+            while group := list(islice(waiting, self.batches_per_step)):
                 own = self.processes.share(group)
-                places = [f"epoch {self.epoch}, batch {number}" for number, _ in own]
+                places = [f"step {self.total_steps + 1}, epoch {self.epoch}, batch {number}" for number, _ in own]
                 loss = self.stepper.step([examples for _, examples in own], places)
                 self.step += 1
                 self._after_step(loss, bar)
-                group = list(islice(waiting, self.batches_per_step))
         self._evaluate(-1)
 
     def _evaluate(self, steps: int) -> None:
         if self.processes.is_main:
-            self.evaluation.run(self.epoch, steps)
+            score = self.evaluation.run(self.epoch, steps)
+            if score is not None:
+                self.tracker.log({"score": score}, self.total_steps)
         self.processes.wait()
 
-    def _batches(self) -> Iterator[Sequence[Any]]:
-        """The epoch's batches, their texts tokenised."""
-        seed = int(torch.randint(2**31, ()))
-        batches = self._tokenized(iter(self.dataloader))
-        return grouped_by_length(batches, self._length_of, seed) if self.options.length_grouping else batches
+    def _batches(self, stream: RandomStream) -> Generator[Sequence[Any], None, None]:
+        """The epoch's batches, their texts tokenised ahead."""
+        with stream:
+            seed = int(torch.randint(2**31, ()))
+        grouping = self.options.length_grouping
+        with closing(prepared(stream.items(self.dataloader), self._tokenize, WINDOW if grouping else AHEAD)) as batches:
+            yield from grouped_by_length(batches, self._length_of, seed) if grouping else batches
 
-    def _tokenized(self, batches: Iterator[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-        for examples in batches:
-            self.tokenizer.remember(text for example in examples for text in texts_of(example))
-            yield examples
+    def _tokenize(self, examples: Any) -> None:
+        if not is_sequence(examples):
+            raise TypeError(f"train_dataloader: expected batches of InputExample, got {describe(examples)}")
+        self.tokenizer.remember(text for example in examples for text in texts_of(example))
 
     def _length_of(self, example: Any) -> int:
         return sum(self.tokenizer.size_of(text) for text in texts_of(example))
@@ -180,11 +197,12 @@ class Run:
             "step": self.step,
             "best_score": self.evaluation.best_score,
             "has_saved": self.evaluation.has_saved,
+            "output_path": str(self.options.output_path),
             "epoch_random_state": self.epoch_random_state,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
-            "random_states": self.processes.gather(random_state(self.generators)),
+            "random_states": self.processes.gather(random_state()),
             "geometry": self.geometry,
         }
         if self.processes.is_main:
@@ -198,12 +216,13 @@ class Run:
             raise ValueError(
                 f"resume_from_checkpoint: {folder} is of a run with {state['geometry']}, not {self.geometry}"
             )
-        load_weights(self.model, folder, state)
         self.optimizer.load_state_dict(state["optimizer"])
+        load_weights(self.model, folder, state)
         self.scheduler.load_state_dict(state["scheduler"])
         self.stepper.scaler.load_state_dict(state["scaler"])
         self.epoch, self.step = state["epoch"], state["step"]
-        self.evaluation.best_score, self.evaluation.has_saved = state["best_score"], state["has_saved"]
+        if state["output_path"] == str(self.options.output_path):  # another one has no model yet
+            self.evaluation.best_score, self.evaluation.has_saved = state["best_score"], state["has_saved"]
         self.epoch_random_state = state["epoch_random_state"]
         self.resumed_random_state = state["random_states"][self.processes.rank]
         logger.info("Going on after step %d, from %s", self.total_steps, folder)
@@ -213,8 +232,12 @@ def number_of_batches(dataloader: Any) -> int:
     """How many batches an epoch has.
 
     Raises:
-        TypeError: Nobody knows.
+        TypeError: Nobody knows, or it gives no batches.
     """
+    if not isinstance(dataloader, Iterable):
+        raise TypeError(f"train_dataloader: expected a DataLoader, got {describe(dataloader)}")
+    if isinstance(dataloader, DataLoader) and dataloader.batch_sampler is None:
+        raise TypeError("train_dataloader: it gives single examples (batch_size=None), not batches")
     try:
         return len(dataloader)
     except TypeError as error:
@@ -224,11 +247,11 @@ def number_of_batches(dataloader: Any) -> int:
         ) from error
 
 
-def check_not_negative(value: Any, name: str) -> None:
-    """Raises TypeError or ValueError unless `value` is a number from 0 on."""
-    if not isinstance(value, int | float):
-        raise TypeError(f"{name}: expected a number, got {describe(value)}")
-    if not value >= 0:
+def check_not_negative(value: Any, name: str, *, whole: bool = False) -> None:
+    """Raises TypeError or ValueError unless `value` is a number from 0 on, a whole one where that is asked for."""
+    if whole and not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected a whole number, got {describe(value)}")
+    if not check_number(value, name) >= 0:
         raise ValueError(f"{name}: expected 0 or more, got {value}")
 
 

@@ -7,7 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+
+REPORTED_STEPS = 50
+"""Steps between two reports where nobody says."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,13 @@ class FitOptions:
         for name in ("output_path", "checkpoint_path", "resume_from_checkpoint"):
             if given[name] is not None and not isinstance(given[name], bool):
                 given[name] = Path(given[name])
-        if given["optimizer_params"] is None:
-            given["optimizer_params"] = {"lr": 2e-5}
+        parameters = {"lr": 2e-5} if given["optimizer_params"] is None else given["optimizer_params"]
+        given["optimizer_params"] = {name: plain(value) for name, value in parameters.items()}
+        if given["report_to"] != "none" and given["logging_steps"] == 0:
+            given["logging_steps"] = REPORTED_STEPS
         return cls(**given)
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy as one of Python, which every checkpoint can hold; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -11,6 +11,9 @@ import torch
 
 T = TypeVar("T")
 
+WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where launchers say how many processes there are: torchrun, and several kinds of MPI."""
+
 
 class Processes:
     """All processes of a run, seen from one of them. A run without others is its own main process.
@@ -26,7 +29,7 @@ class Processes:
     def __init__(self, device: torch.device):
         self._accelerator: Any = None
         self.count, self.rank = 1, 0
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if any(int(os.environ.get(name, "1")) > 1 for name in WORLD_SIZES):
             from accelerate import Accelerator
 
             self._accelerator = Accelerator(cpu=device.type == "cpu")

@@ -8,6 +8,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import optimization
 
+from fastce.inputs import check_text
+
 SCHEDULERS: dict[str, Callable[[Optimizer, int, int], LRScheduler]] = {
     "constantlr": lambda optimizer, warmup, total: optimization.get_constant_schedule(optimizer),
     "warmupconstant": lambda optimizer, warmup, total: optimization.get_constant_schedule_with_warmup(
@@ -30,8 +32,10 @@ def get_scheduler(name: str, optimizer: Optimizer, warmup_steps: int, total_step
         total_steps: Steps in all.
 
     Raises:
+        TypeError: The name is no text.
         ValueError: There is no such schedule.
     """
+    check_text(name, "scheduler")
     if name.lower() not in SCHEDULERS:
         raise ValueError(f"scheduler: expected one of {', '.join(SCHEDULERS)}, got {name!r}")
     return SCHEDULERS[name.lower()](optimizer, warmup_steps, total_steps)

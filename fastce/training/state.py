@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from fastce.checkpoints.adapters import adapter_state, has_adapters
 
 if TYPE_CHECKING:
     from fastce.cross_encoder import CrossEncoder
+
+T = TypeVar("T")
 
 STATE_FILE = "training_state.pt"
 PREFIX = "checkpoint-"
@@ -45,6 +47,37 @@ def set_random_state(state: dict[str, Any], generators: Sequence[torch.Generator
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+class RandomStream:
+    """A sequence of random numbers of its own: in a `with` statement, all generators go on from where it was left.
+
+    Args:
+        state: Where it begins, from `random_state`.
+    """
+
+    def __init__(self, state: dict[str, Any]):
+        self._inside = self._outside = state | {"generators": []}
+
+    def __enter__(self) -> None:
+        self._outside = random_state()
+        set_random_state(self._inside)
+
+    def __exit__(self, *error: object) -> None:
+        self._inside = random_state()
+        set_random_state(self._outside)
+
+    def items(self, iterable: Iterable[T]) -> Iterator[T]:
+        """Iterates; what that draws, it draws from the stream."""
+        with self:
+            iterator = iter(iterable)
+        while True:
+            with self:
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
 
 
 def save_state(model: CrossEncoder, folder: Path, step: int, total_limit: int, state: dict[str, Any]) -> None:

@@ -53,6 +53,7 @@ class Stepper:
         self.options = options
         self.processes = processes
         self.loss_fct = make_loss(options.loss_fct, model.num_labels)
+        self.sums = getattr(getattr(self.loss_fct, "loss_fct", None), "reduction", "mean") == "sum"
         built = model.pipeline.built_encoder(training=True)
         self.encoder = cast(TrainableEncoder, built.encoder)
         self.positions = built.positions
@@ -75,7 +76,7 @@ class Stepper:
         mean = 0.0
         for examples, place in zip(batches, places, strict=True):
             pairs = self.loss_fct.pairs(examples, self.model.num_labels, place)
-            share = len(examples) / number
+            share = 1.0 if self.sums else len(examples) / number
             loss = self._backward(pairs, share)
             if not math.isfinite(loss):
                 self.encoder.zero_gradients()
@@ -85,13 +86,17 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         self._clip_gradients(places)
         scale = self.scaler.get_scale()
+        before = self._gradient_versions()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.model.pipeline.checkpoint.count_step()
-        self.encoder.zero_gradients()
+        self.encoder.zero_gradients(for_good=self._gradient_versions() != before)
         if self.scaler.get_scale() >= scale:  # a lowered scale means that the step was skipped
             self.scheduler.step()
         return self.processes.total(mean)
+
+    def _gradient_versions(self) -> list[int]:
+        """Changes when an optimizer uses the gradients' memory, so that those of rows that did not occur are not 0."""
+        return [parameter.grad._version for parameter in self.parameters if parameter.grad is not None]
 
     def _clip_gradients(self, places: Sequence[str]) -> None:
         """Scales the gradients down to the norm allowed; most steps need none of that, and no pass over them."""

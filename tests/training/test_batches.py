@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import chain, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastce.training.batches import Ahead, grouped_by_length
+from fastce.training.batches import grouped_by_length, prepared
 
 
 @given(
@@ -33,36 +33,42 @@ def test_batches_of_one_window_come_in_a_random_order() -> None:
     assert orders[0] != sorted(orders[0])
 
 
-def test_items_come_in_order_and_ahead() -> None:
+def test_items_come_in_order_each_prepared_ahead() -> None:
     made: list[int] = []
+    done: list[int] = []
 
     def items() -> Iterator[int]:
         for number in range(20):
             made.append(number)
+            assert threading.current_thread() is threading.main_thread()
             yield number
 
-    with Ahead(items(), ahead=3) as taken:
-        assert next(taken) == 0
-        for _ in range(100):
-            if len(made) >= 4:
-                break
-            time.sleep(0.01)
-        assert 4 <= len(made) <= 6
-        assert list(taken) == list(range(1, 20))
+    def prepare(number: int) -> None:
+        assert threading.current_thread() is not threading.main_thread()
+        done.append(number)
+
+    taken = prepared(items(), prepare, ahead=3)
+    for number in range(20):
+        assert next(taken) == number
+        assert number in done
+        assert made == list(range(min(number + 4, 20)))
+    assert list(taken) == []
+    assert done == list(range(20))
 
 
 def test_an_error_comes_where_its_item_would_have() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        raise KeyError("two")
+    def prepare(number: int) -> None:
+        if number == 1:
+            raise KeyError("one")
 
-    with Ahead(items()) as taken:
-        assert next(taken) == 1
-        with pytest.raises(KeyError, match="two"):
-            next(taken)
+    taken = prepared(range(5), prepare)
+    assert next(taken) == 0
+    with pytest.raises(KeyError, match="one"):
+        next(taken)
 
 
 def test_leaving_early_ends_the_thread() -> None:
-    with Ahead(iter(range(10**9))) as taken:
+    with closing(prepared(iter(range(10**9)), str)) as taken:
         assert next(taken) == 0
-    assert not any(thread.name == "fastce-batches" for thread in threading.enumerate())
+        assert any(thread.name.startswith("fastce-batches") for thread in threading.enumerate())
+    assert not any(thread.name.startswith("fastce-batches") for thread in threading.enumerate())

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import CONFIGS, PAIRS, UNKNOWN_FAMILY
+from tiny_models import CONFIGS, PAIRS, UNKNOWN_FAMILY, transformers_logits
 from tolerance import GRADIENT, TRAINED_WEIGHTS
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
+from training_runs import examples, loader
 from transformers import AutoModelForSequenceClassification
 
 from fastce import CrossEncoder, InputExample, available_backends
@@ -28,17 +28,6 @@ NO_DROPOUT = {
 def without_dropout(family: str) -> dict[str, float]:
     extra = {"classifier_dropout_prob": 0.0} if family == "albert" else {}
     return NO_DROPOUT["distilbert" if family == "distilbert" else "bert"] | extra
-
-
-def examples(count: int, num_labels: int = 1) -> list[InputExample]:
-    chooser = random.Random(0)
-    chosen = chooser.sample(PAIRS, count)
-    labels = [chooser.random() if num_labels == 1 else chooser.randrange(num_labels) for _ in chosen]
-    return [InputExample(texts=list(pair), label=label) for pair, label in zip(chosen, labels, strict=True)]
-
-
-def loader(count: int = 32, num_labels: int = 1, batch_size: int = 8) -> DataLoader[InputExample]:
-    return DataLoader(examples(count, num_labels), batch_size=batch_size, shuffle=False)
 
 
 def reference_loss(module: Any, tokenizer: Any, batch: list[InputExample], num_labels: int) -> torch.Tensor:
@@ -96,7 +85,7 @@ def test_ten_steps_follow_a_transformers_loop(tiny: Tiny, family: str, num_label
     model = CrossEncoder(directory)
     reference = AutoModelForSequenceClassification.from_pretrained(directory).train()
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.05)
-    data = loader(80, num_labels)
+    data = loader(80, 8, num_labels=num_labels, shuffle=False)
     batches = [data.dataset[start : start + 8] for start in range(0, 80, 8)]
     for batch in batches:
         optimizer.zero_grad()
@@ -122,7 +111,7 @@ def test_ten_steps_follow_a_transformers_loop(tiny: Tiny, family: str, num_label
 @pytest.mark.parametrize("family", ["bert", "distilbert", "albert"])
 def test_the_loss_falls_with_dropout(tiny: Tiny, family: str) -> None:
     model = CrossEncoder(tiny(family))
-    data = loader(16, batch_size=16)
+    data = loader(16, 16)
     losses: list[float] = []
 
     def recorded(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -159,7 +148,7 @@ def test_weight_decay_spares_biases_and_layer_norm(tiny: Tiny) -> None:
         groups.clear()
         model = CrossEncoder(tiny(family))
         model.fit(
-            loader(8),
+            loader(8, 8),
             optimizer_class=Optimizer,
             optimizer_params={"lr": 0.1},
             weight_decay=0.3,
@@ -173,66 +162,6 @@ def test_weight_decay_spares_biases_and_layer_norm(tiny: Tiny) -> None:
         assert all(name.endswith("bias") or "norm" in name.lower() for name in others)
 
 
-class Evaluator:
-    """Returns prepared scores and remembers how it was called."""
-
-    def __init__(self, *scores: float):
-        self.scores = iter(scores)
-        self.calls: list[tuple[str | None, int, int]] = []
-        self.first_scores: list[float] = []
-
-    def __call__(self, model: CrossEncoder, output_path: str | None = None, epoch: int = -1, steps: int = -1) -> float:
-        assert not model.model.training
-        self.calls.append((output_path, epoch, steps))
-        self.first_scores.append(float(model.predict(PAIRS[0])))
-        return next(self.scores)
-
-
-def test_evaluates_within_and_after_epochs_and_keeps_the_best(tiny: Tiny, tmp_path: Path) -> None:
-    model = CrossEncoder(tiny("bert"))
-    evaluator = Evaluator(0.1, 0.5, 0.4, 0.5)
-    called: list[tuple[float, int, int]] = []
-    model.fit(
-        loader(32),
-        evaluator,
-        epochs=2,
-        warmup_steps=0,
-        optimizer_params={"lr": 1e-2},
-        evaluation_steps=3,
-        output_path=str(tmp_path),
-        callback=lambda *arguments: called.append(arguments),
-        show_progress_bar=False,
-    )
-    assert evaluator.calls == [(str(tmp_path), epoch, steps) for epoch, steps in ((0, 3), (0, -1), (1, 3), (1, -1))]
-    assert called == [(0.1, 0, 3), (0.5, 0, -1), (0.4, 1, 3), (0.5, 1, -1)]
-    assert len(set(evaluator.first_scores)) == 4, "predict must see the weights as they are at each evaluation"
-    assert float(CrossEncoder(tmp_path).predict(PAIRS[0])) == pytest.approx(evaluator.first_scores[1], abs=1e-6)
-
-
-@pytest.mark.parametrize(("evaluator", "save_best"), [(None, True), (Evaluator(1.0, 0.5), False)])
-def test_saves_at_the_end_where_no_best_is_kept(
-    tiny: Tiny, tmp_path: Path, evaluator: Evaluator | None, save_best: bool
-) -> None:
-    model = CrossEncoder(tiny("bert"))
-    model.fit(
-        loader(16),
-        evaluator,
-        epochs=2,
-        optimizer_params={"lr": 1e-2},
-        warmup_steps=0,
-        output_path=tmp_path / "out",
-        save_best_model=save_best,
-        show_progress_bar=False,
-    )
-    assert np.abs(CrossEncoder(tmp_path / "out").predict(PAIRS) - model.predict(PAIRS)).max() < 1e-6
-
-
-def test_nothing_is_saved_without_an_output_path(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    CrossEncoder(tiny("bert")).fit(loader(8), Evaluator(0.5), show_progress_bar=False)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_loss_and_activation_functions_are_used(tiny: Tiny) -> None:
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -241,7 +170,7 @@ def test_loss_and_activation_functions_are_used(tiny: Tiny) -> None:
         return nn.functional.mse_loss(logits, labels)
 
     model = CrossEncoder(tiny("bert"))
-    model.fit(loader(8), loss_fct=loss, activation_fct=nn.Sigmoid(), show_progress_bar=False)
+    model.fit(loader(8, 8, shuffle=False), loss_fct=loss, activation_fct=nn.Sigmoid(), show_progress_bar=False)
     (logits, labels), *others = seen
     assert others == []
     assert logits.shape == labels.shape == (8,)
@@ -252,7 +181,13 @@ def test_loss_and_activation_functions_are_used(tiny: Tiny) -> None:
 def test_mixed_precision_learns(tiny: Tiny) -> None:
     model = CrossEncoder(tiny("bert"))
     before = {name: parameter.clone() for name, parameter in model.model.named_parameters()}
-    model.fit(loader(16), use_amp=True, warmup_steps=0, optimizer_params={"lr": 1e-2}, show_progress_bar=False)
+    model.fit(
+        loader(16, 8),
+        use_amp=True,
+        warmup_steps=0,
+        optimizer_params={"lr": 1e-2},
+        show_progress_bar=False,
+    )
     for name, parameter in model.model.named_parameters():
         assert parameter.dtype == torch.float32
         assert torch.isfinite(parameter).all()
@@ -265,68 +200,17 @@ def test_worker_processes_may_load_the_examples(tiny: Tiny) -> None:
 
 
 def test_the_dataloader_gets_its_collate_function_back(tiny: Tiny) -> None:
-    data = loader(8)
+    data = loader(8, 8)
     before = data.collate_fn
     CrossEncoder(tiny("bert")).fit(data, show_progress_bar=False)
     assert data.collate_fn is before
 
 
 def test_progress_bar(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
-    CrossEncoder(tiny("bert")).fit(loader(16), show_progress_bar=False)
+    CrossEncoder(tiny("bert")).fit(loader(16, 8), show_progress_bar=False)
     assert capsys.readouterr().err == ""
-    CrossEncoder(tiny("bert")).fit(loader(16))
+    CrossEncoder(tiny("bert")).fit(loader(16, 8))
     assert "2/2" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("example", "num_labels", "error", "message"),
-    [
-        (("a", "b"), 1, TypeError, "epoch 0, batch 0, example 0: expected InputExample, got tuple"),
-        (InputExample(texts=["a"]), 1, ValueError, "example 0: texts: expected 2 texts, got 1"),
-        (InputExample(texts=["a", None]), 1, TypeError, r"example 0: texts\[1\]: expected str, got None"),
-        (InputExample(texts=None), 1, TypeError, "example 0: texts: expected a pair of texts, got None"),
-        (InputExample(texts=["a", "b"], label="yes"), 1, TypeError, "label: expected a number, got str 'yes'"),
-        (InputExample(texts=["a", "b"], label=3), 3, ValueError, "label: expected a class from 0 to 2, got 3"),
-        (InputExample(texts=["a", "b"], label=0.5), 3, ValueError, "label: expected a class from 0 to 2, got 0.5"),
-    ],
-)
-def test_bad_examples_are_named(
-    tiny: Tiny, example: Any, num_labels: int, error: type[Exception], message: str
-) -> None:
-    model = CrossEncoder(tiny("bert", num_labels=num_labels))
-    with pytest.raises(error, match=message):
-        model.fit(DataLoader([example], batch_size=1), show_progress_bar=False)
-
-
-def test_an_empty_dataloader(tiny: Tiny) -> None:
-    with pytest.raises(ValueError, match="train_dataloader: it has no batches"):
-        CrossEncoder(tiny("bert")).fit(DataLoader([], batch_size=1))
-
-
-def test_a_dataloader_that_does_not_know_its_length(tiny: Tiny) -> None:
-    class Stream(IterableDataset[InputExample]):
-        def __iter__(self) -> Any:
-            return iter(examples(4))
-
-    with pytest.raises(TypeError, match="train_dataloader: the schedule needs to know its number of batches"):
-        CrossEncoder(tiny("bert")).fit(DataLoader(Stream(), batch_size=2))
-
-
-def test_a_loss_that_is_no_number_stops_before_the_step(tiny: Tiny) -> None:
-    model = CrossEncoder(tiny("bert"))
-    scores = model.predict(PAIRS[:4])
-    with pytest.raises(ValueError, match="epoch 0, batch 0: the loss is nan"):
-        model.fit(loader(8), loss_fct=lambda logits, labels: logits.sum() * float("nan"), show_progress_bar=False)
-    assert np.array_equal(model.predict(PAIRS[:4]), scores)
-
-
-def test_an_output_path_that_cannot_be_written_is_found_before_training(tiny: Tiny, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    model = CrossEncoder(tiny("bert"))
-    scores = model.predict(PAIRS[:4])
-    with pytest.raises(OSError, match="file"):
-        model.fit(loader(8), output_path=tmp_path / "file" / "out", show_progress_bar=False)
-    assert np.array_equal(model.predict(PAIRS[:4]), scores)
 
 
 def test_input_example_prints_as_the_original() -> None:
@@ -340,27 +224,33 @@ def test_predict_sees_what_every_optimizer_has_changed(tiny: Tiny, tmp_path: Pat
     model = CrossEncoder(tiny("bert"))
     before = model.predict(PAIRS[:5])
     options: dict[str, Any] = {"optimizer_params": {"lr": 1e-2, "fused": fused}, "warmup_steps": 0}
-    model.fit(loader(16), output_path=tmp_path, show_progress_bar=False, **options)
+    model.fit(loader(16, 8), output_path=tmp_path, show_progress_bar=False, **options)
     after = model.predict(PAIRS[:5])
     assert np.abs(after - before).max() > 1e-3
     assert np.abs(CrossEncoder(tmp_path).predict(PAIRS[:5]) - after).max() < 1e-6
 
 
-def test_an_evaluation_that_is_no_number_does_not_lose_the_model(tiny: Tiny, tmp_path: Path) -> None:
-    CrossEncoder(tiny("bert")).fit(loader(8), Evaluator(float("nan")), output_path=tmp_path, show_progress_bar=False)
-    assert (tmp_path / "model.safetensors").exists()
-
-
-def test_an_evaluator_that_returns_a_dictionary_names_its_main_result(tiny: Tiny) -> None:
-    class Measured:
-        primary_metric = "spearman"
-
-        def __call__(self, *_: Any, **__: Any) -> dict[str, float]:
-            return {"pearson": 0.1, "spearman": 0.7}
-
-    scores: list[float] = []
+@pytest.mark.parametrize("fused", [False, True])
+def test_predict_sees_what_somebody_elses_loop_has_changed(tiny: Tiny, fused: bool) -> None:
     model = CrossEncoder(tiny("bert"))
-    model.fit(loader(8), Measured(), callback=lambda score, *_: scores.append(score), show_progress_bar=False)
-    assert scores == [0.7]
-    with pytest.raises(TypeError, match="primary_metric None is none of its results: spearman"):
-        model.fit(loader(8), lambda *_, **__: {"spearman": 1.0}, show_progress_bar=False)
+    before = model.predict(PAIRS[:5])
+    optimizer = torch.optim.AdamW(model.model.parameters(), lr=1e-2, fused=fused)
+    reference_loss(model.model, model.tokenizer, examples(8), 1).backward()
+    optimizer.step()
+    after = model.predict(PAIRS[:5])
+    assert np.abs(after - before).max() > 1e-3
+    logits = transformers_logits(model.model, model.tokenizer, PAIRS[:5], 512)
+    assert np.abs(after - torch.sigmoid(logits).view(-1).numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize("label", [np.float64(1.0), np.int64(1), np.True_, torch.tensor(1.0), torch.tensor(1)])
+def test_labels_may_be_scalars_of_numpy_and_torch(tiny: Tiny, label: Any) -> None:
+    model = CrossEncoder(tiny("bert"))
+    seen: list[float] = []
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        seen.extend(labels.tolist())
+        return logits.mean()
+
+    model.fit(DataLoader([InputExample(texts=["a", "b"], label=label)]), loss_fct=loss, show_progress_bar=False)
+    assert seen == [1.0]

@@ -16,6 +16,7 @@ from tiny_models import PAIRS
 from tolerance import TRAINED_WEIGHTS
 from torch import nn
 from torch.utils.data import DataLoader
+from training_runs import NO_DROPOUT, LazySampler
 
 from fastce import CrossEncoder, InputExample
 from fastce.training.processes import Processes
@@ -23,7 +24,6 @@ from fastce.training.processes import Processes
 pytest.importorskip("accelerate")
 
 Tiny = Callable[..., str]
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def train(
@@ -50,7 +50,7 @@ def train(
         return 0.5
 
     model.fit(
-        DataLoader(examples, batch_size=batch_size, shuffle=True),
+        DataLoader(examples, batch_size=batch_size, sampler=LazySampler(num_pairs)),
         evaluator,
         epochs=2,
         loss_fct=loss_fct,
@@ -83,8 +83,8 @@ def sum_gradients(output: str) -> None:
 def launch(function: Callable[..., None], *arguments: Any) -> str:
     """Calls a function of this file in two processes; returns what they printed."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
-    here = Path(__file__).parents[1]
-    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [*command, function.__name__, json.dumps(arguments, default=str)],
