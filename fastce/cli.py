@@ -38,7 +38,7 @@ def score(
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
 ) -> None:
-    """Score pairs, streaming: one JSON line {"score": ...} for each pair, in order.
+    """Score pairs, streaming: one JSON line {"score": ...} for each pair, in order; {"scores": [...]} for classes.
 
     A JSON line is a list of two texts or an object. Objects, and the rows of CSV and TSV files with a header line, have
     the pair under well-known names, such as query and document or sentence1 and sentence2, or have two fields only.
@@ -143,7 +143,7 @@ def bench(
 
 @app.command()
 def info() -> None:
-    """Print the version, the processor's features, the backends with reasons against them, and the threads."""
+    """Print the version, the processor's instruction sets, the backends with reasons against them, and the threads."""
     import torch
 
     from fastce.backends.base import available_backends
@@ -168,15 +168,20 @@ def load(model: str, max_length: int | None, backend: str, precision: str, threa
     """Loads the model, quietly, or ends the program with what is wrong."""
     import transformers
 
+    from fastce.checkpoints.loading import is_classifier
+
     if precision not in PRECISIONS:
         fail(f"--precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     transformers.utils.logging.disable_progress_bar()
     try:
-        return fastce.CrossEncoder(
+        encoder = fastce.CrossEncoder(
             model, max_length=max_length, backend=backend, precision=precision, num_threads=threads
         )
     except (ValueError, OSError) as error:
         fail(str(error))
+    if not is_classifier(encoder.config):
+        fail(f"{model} has no classification head, its scores would be random; train it first")
+    return encoder
 
 
 def fail(message: str) -> NoReturn:

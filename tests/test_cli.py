@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny_models import PAIRS, SENTENCES
+from transformers import AutoModel, AutoTokenizer
 from typer.testing import CliRunner, Result
 
 import fastce
@@ -64,6 +65,14 @@ def test_score_reads_standard_input_and_writes_standard_output(tiny: Tiny) -> No
     scores = scores_in(result.stdout)
     assert len(scores) == 3
     assert len(set(scores)) == 1
+
+
+def test_a_model_without_a_head_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    AutoModel.from_pretrained(tiny("bert")).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny("bert")).save_pretrained(tmp_path)
+    result = invoke("score", "--model", tmp_path, "--in", "-", stdin='["a", "b"]\n')
+    assert result.exit_code == 1
+    assert "has no classification head, its scores would be random; train it first" in result.stderr
 
 
 def test_score_with_several_labels(tiny: Tiny) -> None:

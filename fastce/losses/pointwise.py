@@ -115,13 +115,21 @@ def make_loss(loss_fct: Callable[..., Tensor] | None, num_labels: int) -> Loss:
         num_labels: How many labels the model has.
 
     Raises:
-        TypeError: It can't be called, or it is a class.
+        TypeError: It can't be called, or it is a class, or one of sentence-transformers.
+        ValueError: It is for models with several labels.
     """
     if loss_fct is None:
         return BinaryCrossEntropyLoss() if num_labels == 1 else CrossEntropyLoss()
     if isinstance(loss_fct, Loss):
         return loss_fct
-    if isinstance(loss_fct, type) or not callable(loss_fct):
+    if type(loss_fct).__module__.startswith("sentence_transformers."):
+        name = type(loss_fct).__name__
+        raise TypeError(f"loss_fct: {name} of sentence-transformers needs its trainer; take fastce.losses.{name}")
+    if isinstance(loss_fct, nn.CrossEntropyLoss) and num_labels == 1:
+        raise ValueError("loss_fct: CrossEntropyLoss needs a model with several labels, this one has 1")
+    if isinstance(loss_fct, type):
+        raise TypeError(f"loss_fct: expected a loss, got the class; write {loss_fct.__name__}()")
+    if not callable(loss_fct):
         raise TypeError(f"loss_fct: expected a loss or a function of logits and labels, got {describe(loss_fct)}")
     return PointwiseLoss(loss_fct)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from typing import Any, TypeVar
@@ -44,7 +44,7 @@ def grouped_by_length(
         yield from groups
 
 
-def prepared(items: Iterable[T], prepare: Callable[[T], object], ahead: int = AHEAD) -> Iterator[T]:
+def prepared(items: Iterable[T], prepare: Callable[[T], object], ahead: int = AHEAD) -> Generator[T, None, None]:
     """Yields items in their order, each after `prepare(item)`, which runs in another thread.
 
     The items themselves are made in the thread that takes them, for making them may draw random numbers. An error is

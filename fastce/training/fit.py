@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-import tempfile
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from transformers import set_seed
 
 from fastce.checkpoints.adapters import merged_module
-from fastce.inputs import check_number, check_positive, describe, is_sequence
+from fastce.inputs import describe, is_sequence
 from fastce.settings import progress_bar
 from fastce.tokenization import PairTokenizer
 from fastce.training.batches import AHEAD, WINDOW, grouped_by_length, prepared
+from fastce.training.checks import check_dataloader, check_options, shape_of
 from fastce.training.evaluation import Evaluation
 from fastce.training.optimizers import make_optimizer
 from fastce.training.options import FitOptions
@@ -45,18 +43,8 @@ logger = logging.getLogger("fastce.training")
 
 def fit(model: CrossEncoder, train_dataloader: Any, options: FitOptions) -> None:
     """Fine-tunes a model; see `CrossEncoder.fit`."""
-    check_positive(options.epochs, "epochs")
-    check_positive(options.gradient_accumulation_steps, "gradient_accumulation_steps")
-    check_positive(options.checkpoint_save_steps, "checkpoint_save_steps")
-    for name in ("evaluation_steps", "logging_steps", "checkpoint_save_total_limit"):
-        check_not_negative(getattr(options, name), name, whole=True)
-    for name in ("warmup_steps", "max_grad_norm"):
-        check_not_negative(getattr(options, name), name)
-    if number_of_batches(train_dataloader) == 0:
-        raise ValueError("train_dataloader: it has no batches")
-    for folder in (options.output_path, options.checkpoint_path):
-        if folder is not None:
-            check_writable(folder)
+    check_options(options)
+    check_dataloader(train_dataloader)
     merged_module(model.model)  # adapters that can't be saved in the end say so now
     resumed = resume_folder(options.resume_from_checkpoint, options.checkpoint_path)
     if options.seed is not None:
@@ -89,16 +77,19 @@ class Run:
             "steps_per_epoch": self.steps_per_epoch,
             "length_grouping": options.length_grouping,
             "optimizer": options.optimizer_class.__name__,
-            "trained_parameters": sum(parameter.requires_grad for parameter in model.model.parameters()),
+            "model": shape_of(model.model),
         }
         self.generators = generators_of(dataloader)
         self.tokenizer = PairTokenizer(model.tokenizer, remembers=True)
         self.optimizer = make_optimizer(
             model.model, options.optimizer_class, options.optimizer_params, options.weight_decay
         )
-        self.scheduler = get_scheduler(
-            options.scheduler, self.optimizer, options.warmup_steps, self.steps_per_epoch * options.epochs
-        )
+        number_of_steps = self.steps_per_epoch * options.epochs
+        self.scheduler = get_scheduler(options.scheduler, self.optimizer, options.warmup_steps, number_of_steps)
+        has_warmup = options.scheduler.lower() != "constantlr"
+        if has_warmup and options.warmup_steps >= number_of_steps and processes.is_main:
+            warmup = f"warmup_steps is {options.warmup_steps}, but there are only {number_of_steps} steps"
+            logger.warning("%s: the learning rate does not reach its full value; a tenth is usual", warmup)
         self.stepper = Stepper(model, self.tokenizer, self.optimizer, self.scheduler, options, processes)
         self.evaluation = Evaluation(model, options)
         self.tracker = make_tracker(options.report_to if processes.is_main else "none")
@@ -213,9 +204,9 @@ class Run:
         """Goes back to where a checkpoint was saved."""
         state = load_state(folder)
         if state["geometry"] != self.geometry:
-            raise ValueError(
-                f"resume_from_checkpoint: {folder} is of a run with {state['geometry']}, not {self.geometry}"
-            )
+            names = [name for name, value in self.geometry.items() if state["geometry"].get(name) != value]
+            theirs, ours = ({name: run.get(name) for name in names} for run in (state["geometry"], self.geometry))
+            raise ValueError(f"resume_from_checkpoint: {folder} is of a run with {theirs}, not {ours}")
         self.optimizer.load_state_dict(state["optimizer"])
         load_weights(self.model, folder, state)
         self.scheduler.load_state_dict(state["scheduler"])
@@ -226,40 +217,6 @@ class Run:
         self.epoch_random_state = state["epoch_random_state"]
         self.resumed_random_state = state["random_states"][self.processes.rank]
         logger.info("Going on after step %d, from %s", self.total_steps, folder)
-
-
-def number_of_batches(dataloader: Any) -> int:
-    """How many batches an epoch has.
-
-    Raises:
-        TypeError: Nobody knows, or it gives no batches.
-    """
-    if not isinstance(dataloader, Iterable):
-        raise TypeError(f"train_dataloader: expected a DataLoader, got {describe(dataloader)}")
-    if isinstance(dataloader, DataLoader) and dataloader.batch_sampler is None:
-        raise TypeError("train_dataloader: it gives single examples (batch_size=None), not batches")
-    try:
-        return len(dataloader)
-    except TypeError as error:
-        raise TypeError(
-            f"train_dataloader: the schedule needs to know its number of batches, and it does not say ({error}); "
-            "give its dataset a __len__"
-        ) from error
-
-
-def check_not_negative(value: Any, name: str, *, whole: bool = False) -> None:
-    """Raises TypeError or ValueError unless `value` is a number from 0 on, a whole one where that is asked for."""
-    if whole and not isinstance(value, int | np.integer):
-        raise TypeError(f"{name}: expected a whole number, got {describe(value)}")
-    if not check_number(value, name) >= 0:
-        raise ValueError(f"{name}: expected 0 or more, got {value}")
-
-
-def check_writable(directory: Path) -> None:
-    """Makes a directory and raises OSError unless files can be written into it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=directory):
-        pass
 
 
 @contextmanager
@@ -282,12 +239,18 @@ def checkpointed_gradients(model: CrossEncoder, wanted: bool) -> Iterator[None]:
     module = model.model
     changes = wanted and not any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
     if changes:
-        module.gradient_checkpointing_enable()
+        switch_checkpointing(module, "enable")
     try:
         yield
     finally:
         if changes:
-            module.gradient_checkpointing_disable()
+            switch_checkpointing(module, "disable")
+
+
+def switch_checkpointing(module: Any, action: str) -> None:
+    """Calls the module's method for it, which transformers has renamed."""
+    names = [f"{prefix}_checkpointing_{action}" for prefix in ("activation", "gradient")]
+    getattr(module, next(name for name in names if hasattr(module, name)))()
 
 
 def texts_of(example: Any) -> list[str]:

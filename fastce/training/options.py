@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from fastce.inputs import describe
 
 REPORTED_STEPS = 50
 """Steps between two reports where nobody says."""
@@ -50,13 +53,28 @@ class FitOptions:
         """Takes them out of all arguments of `fit` by name, and makes paths of what names a place."""
         given = {field.name: arguments[field.name] for field in fields(cls)}
         for name in ("output_path", "checkpoint_path", "resume_from_checkpoint"):
-            if given[name] is not None and not isinstance(given[name], bool):
-                given[name] = Path(given[name])
-        parameters = {"lr": 2e-5} if given["optimizer_params"] is None else given["optimizer_params"]
-        given["optimizer_params"] = {name: plain(value) for name, value in parameters.items()}
+            given[name] = given[name] if isinstance(given[name], bool | None) else path_of(given[name], name)
+        if given["optimizer_params"] is None:
+            given["optimizer_params"] = {"lr": 2e-5}
+        elif isinstance(given["optimizer_params"], Mapping):
+            given["optimizer_params"] = {name: plain(value) for name, value in given["optimizer_params"].items()}
         if given["report_to"] != "none" and given["logging_steps"] == 0:
             given["logging_steps"] = REPORTED_STEPS
         return cls(**given)
+
+
+def path_of(value: Any, name: str) -> Path:
+    """A path.
+
+    Raises:
+        TypeError: It is none.
+        ValueError: It is empty.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name}: expected a path, got {describe(value)}")
+    if not str(value):
+        raise ValueError(f"{name}: expected a path, got an empty text")
+    return Path(value)
 
 
 def plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -110,10 +111,18 @@ def load_state(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: The folder is no checkpoint.
+        ValueError: The file is broken.
     """
-    if not (folder / STATE_FILE).exists():
-        raise FileNotFoundError(f"resume_from_checkpoint: {folder} has no {STATE_FILE}")
-    state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True)
+    file = folder / STATE_FILE
+    if not file.exists():
+        problem = f"has no {STATE_FILE}" if folder.is_dir() else "is no folder"
+        inside = [path.name for path in checkpoints(folder)]
+        hint = f"; in it are {', '.join(inside)}" if inside else ""
+        raise FileNotFoundError(f"resume_from_checkpoint: {folder} {problem}{hint}")
+    try:
+        state: dict[str, Any] = torch.load(file, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(f"resume_from_checkpoint: {file} is broken") from error
     return state
 
 

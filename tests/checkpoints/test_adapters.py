@@ -205,7 +205,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tiny: Tiny, tmp_path: 
     others = [adapted(directory, lora(target_modules=["query"], **change)) for change in ({"r": 4}, {"lora_alpha": 7})]
     for other in (CrossEncoder(directory), CrossEncoder(tmp_path / "checkpoint-3"), *others):
         before = logits(other)
-        with pytest.raises(ValueError, match="is of a model with other adapters"):
+        with pytest.raises(ValueError, match=r"is of a (model with other adapters|run with .* trained of .*, not )"):
             train(other, epochs=2, resume_from_checkpoint=tmp_path / "checkpoint-3")
         assert torch.equal(logits(other), before)
 

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import PAIRS
+from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from training_runs import FAST, examples, loader
 
 from fastce import CrossEncoder, InputExample
+from fastce.evaluation import CECorrelationEvaluator
+from fastce.losses import MSELoss
 from fastce.training.tracking import TRACKERS
 
 Tiny = Callable[..., str]
@@ -106,6 +109,24 @@ def test_a_loss_that_becomes_no_number_is_named_and_leaves_nothing_behind(tiny: 
         ("warmup_steps", -1, ValueError, "warmup_steps: expected 0 or more, got -1"),
         ("checkpoint_save_total_limit", 2.0, TypeError, "checkpoint_save_total_limit: expected a whole number, got fl"),
         ("scheduler", None, TypeError, "scheduler: expected str, got None"),
+        ("warmup_steps", 0.1, ValueError, r"warmup_steps: expected a number of steps, got 0\.1"),
+        ("weight_decay", -1, ValueError, "weight_decay: expected 0 or more, got -1"),
+        ("weight_decay", "x", TypeError, "weight_decay: expected a number, got str 'x'"),
+        ("optimizer_class", "adamw", TypeError, "optimizer_class: expected a class of optimizers, got str 'adamw'"),
+        ("optimizer_params", 1e-3, TypeError, "optimizer_params: expected a dictionary, got float"),
+        ("seed", "x", TypeError, "seed: expected a whole number, got str 'x'"),
+        ("evaluator", "path", TypeError, "evaluator: expected a function, got str 'path'"),
+        (
+            "evaluator",
+            CECorrelationEvaluator,
+            TypeError,
+            "evaluator: expected a function, got the class CECorrelationEvaluator",
+        ),
+        ("activation_fct", "sigmoid", TypeError, "activation_fct: expected a function"),
+        ("output_path", "", ValueError, "output_path: expected a path, got an empty text"),
+        ("output_path", 3, TypeError, "output_path: expected a path, got int 3"),
+        ("loss_fct", nn.CrossEntropyLoss(), ValueError, "loss_fct: CrossEntropyLoss needs a model with several labels"),
+        ("loss_fct", MSELoss, TypeError, r"loss_fct: expected a loss, got the class; write MSELoss\(\)"),
         ("checkpoint_save_steps", 0, ValueError, "checkpoint_save_steps"),
         ("gradient_accumulation_steps", 0, ValueError, "gradient_accumulation_steps"),
         (
@@ -120,6 +141,23 @@ def test_a_loss_that_becomes_no_number_is_named_and_leaves_nothing_behind(tiny: 
 def test_bad_options_are_named(tiny: Tiny, option: str, value: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         CrossEncoder(tiny("bert")).fit(loader(), **(FAST | {option: value}))
+
+
+def test_a_loss_of_sentence_transformers_is_named(tiny: Tiny) -> None:
+    losses = pytest.importorskip("sentence_transformers.cross_encoder.losses")
+    foreign = losses.BinaryCrossEntropyLoss.__new__(losses.BinaryCrossEntropyLoss)
+    with pytest.raises(TypeError, match=r"needs its trainer; take fastce\.losses\.BinaryCrossEntropyLoss"):
+        CrossEncoder(tiny("bert")).fit(loader(), loss_fct=foreign, **FAST)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "scheduler", "warns"), [(8, "WarmupLinear", True), (8, "ConstantLR", False), (7, "WarmupLinear", False)]
+)
+def test_a_warmup_that_never_ends_is_mentioned(
+    tiny: Tiny, caplog: pytest.LogCaptureFixture, warmup: int, scheduler: str, warns: bool
+) -> None:
+    CrossEncoder(tiny("bert")).fit(loader(), **(FAST | {"warmup_steps": warmup, "scheduler": scheduler}))
+    assert ("warmup_steps is 8, but there are only 8 steps" in caplog.text) == warns
 
 
 def test_labels_beyond_the_head_are_named(tiny: Tiny) -> None:

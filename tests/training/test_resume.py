@@ -120,9 +120,25 @@ def test_another_optimizer_is_refused_and_leaves_the_weights(tiny: Tiny, tmp_pat
     with pytest.raises(ValueError, match=r"is of a run with .*'AdamW'.*, not .*'Adagrad'"):
         model.fit(loader(), optimizer_class=torch.optim.Adagrad, resume_from_checkpoint=True, **options)
     model.model.classifier.bias.requires_grad = False
-    with pytest.raises(ValueError, match=r"is of a run with .*'trained_parameters': 41.*, not .*: 40"):
+    with pytest.raises(ValueError, match=r"is of a run with .*'41 trained of 41 .*, not .*'40 trained of 41 "):
         model.fit(loader(), resume_from_checkpoint=True, **options)
     assert np.array_equal(model.predict(PAIRS[:4]), before)
+    wider = CrossEncoder(tiny("bert", num_labels=3))
+    with pytest.raises(ValueError, match=r"is of a run with .*, not "):
+        wider.fit(loader(num_labels=3), resume_from_checkpoint=True, **options)
+
+
+def test_what_is_no_checkpoint_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"checkpoint_path": tmp_path / "kept", "checkpoint_save_steps": 4}
+    weights_after(tiny("bert"), loader(), **options)
+    (tmp_path / "kept" / "checkpoint-8" / "training_state.pt").write_bytes(b"PK broken")
+    for place, error, message in (
+        (tmp_path / "none", FileNotFoundError, "none is no folder"),
+        (tmp_path / "kept", FileNotFoundError, "has no training_state.pt; in it are checkpoint-4, checkpoint-8"),
+        (tmp_path / "kept" / "checkpoint-8", ValueError, "checkpoint-8/training_state.pt is broken"),
+    ):
+        with pytest.raises(error, match=f"resume_from_checkpoint: .*{message}"):
+            weights_after(tiny("bert"), loader(), resume_from_checkpoint=place)
 
 
 def test_a_limit_spares_the_checkpoint_just_written(tiny: Tiny, tmp_path: Path) -> None:

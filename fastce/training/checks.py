@@ -1,0 +1,100 @@
+"""What is checked before a training run starts, so that nothing is found out after hours."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from fastce.inputs import check_number, check_positive, describe
+from fastce.training.options import FitOptions
+
+
+def check_options(options: FitOptions) -> None:
+    """Checks what can be checked without the model.
+
+    Raises:
+        TypeError: An option has the wrong type.
+        ValueError: It is out of range.
+        OSError: A folder can't be written.
+    """
+    for name in ("epochs", "gradient_accumulation_steps", "checkpoint_save_steps"):
+        check_positive(getattr(options, name), name)
+    for name in ("evaluation_steps", "logging_steps", "checkpoint_save_total_limit"):
+        check_not_negative(getattr(options, name), name, whole=True)
+    for name in ("warmup_steps", "max_grad_norm", "weight_decay"):
+        check_not_negative(getattr(options, name), name)
+    if 0 < options.warmup_steps < 1:
+        raise ValueError(f"warmup_steps: expected a number of steps, got {options.warmup_steps}")
+    if not isinstance(options.optimizer_class, type):
+        raise TypeError(f"optimizer_class: expected a class of optimizers, got {describe(options.optimizer_class)}")
+    if not isinstance(options.optimizer_params, Mapping):
+        raise TypeError(f"optimizer_params: expected a dictionary, got {describe(options.optimizer_params)}")
+    if options.seed is not None:
+        check_not_negative(options.seed, "seed", whole=True)
+    for name in ("evaluator", "callback", "activation_fct"):
+        check_function(getattr(options, name), name)
+    for name in ("output_path", "checkpoint_path"):
+        folder = getattr(options, name)
+        if folder is not None:
+            check_writable(folder, name)
+
+
+def check_dataloader(dataloader: Any) -> None:
+    """Checks that a DataLoader has batches.
+
+    Raises:
+        TypeError: It is none, or nobody knows its number of batches.
+        ValueError: It has no batches.
+    """
+    if not hasattr(dataloader, "__iter__"):
+        raise TypeError(f"train_dataloader: expected a DataLoader, got {describe(dataloader)}")
+    if isinstance(dataloader, DataLoader) and dataloader.batch_sampler is None:
+        raise TypeError("train_dataloader: it gives single examples (batch_size=None), not batches")
+    try:
+        number_of_batches = len(dataloader)
+    except TypeError as error:
+        raise TypeError(
+            f"train_dataloader: the schedule needs to know its number of batches, and it does not say ({error}); "
+            "give its dataset a __len__"
+        ) from error
+    if number_of_batches == 0:
+        raise ValueError("train_dataloader: it has no batches")
+
+
+def check_not_negative(value: Any, name: str, *, whole: bool = False) -> None:
+    """Raises TypeError or ValueError unless `value` is a number from 0 on, a whole one where that is asked for."""
+    if whole and not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected a whole number, got {describe(value)}")
+    if not check_number(value, name) >= 0:
+        raise ValueError(f"{name}: expected 0 or more, got {value}")
+
+
+def check_function(value: Any, name: str) -> None:
+    """Raises TypeError unless `value` is None or can be called, and is not a class, which would make an object."""
+    if isinstance(value, type):
+        raise TypeError(f"{name}: expected a function, got the class {value.__name__}; make an object of it")
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}: expected a function, got {describe(value)}")
+
+
+def check_writable(directory: Path, name: str) -> None:
+    """Makes a directory and raises OSError unless files can be written into it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(f"{name}: {directory} is no folder that can be written to ({error})") from error
+
+
+def shape_of(module: torch.nn.Module) -> str:
+    """Tells one model from another whose weights have other shapes."""
+    parameters = list(module.parameters())
+    trained = sum(parameter.requires_grad for parameter in parameters)
+    return f"{trained} trained of {len(parameters)} parameters, {sum(p.numel() for p in parameters)} numbers"
