@@ -147,13 +147,18 @@ def load_hub(*name: str, split: str) -> Any:
     """Downloads a dataset, or takes it from the cache.
 
     Raises:
-        typer.BadParameter: The package datasets is not installed.
+        typer.BadParameter: The package datasets is not installed, or the Hub is out of reach.
     """
     try:
         from datasets import load_dataset
     except ImportError:
         raise typer.BadParameter("give --data FOLDER, or read from the Hub after: pip install datasets") from None
-    return load_dataset(*name, split=split)
+    try:
+        return load_dataset(*name, split=split)
+    except OSError as error:
+        raise typer.BadParameter(
+            f"give --data FOLDER, for the Hub does not give {': '.join(name)} ({error})"
+        ) from error
 
 
 def complete_splits(found: Mapping[str, list[T]], places: Mapping[str, str], max_train: int | None) -> Splits[T]:

@@ -24,6 +24,9 @@ from training_common import (
     train,
 )
 
+FIT = {"fastce": "fit", "sentence-transformers": "old_fit"}
+"""What the method is called in each library."""
+
 
 @dataclass(frozen=True)
 class PairTask:
@@ -69,6 +72,8 @@ def command(task: PairTask) -> Callable[..., None]:
         library: Annotated[str, typer.Option(help="fastce or sentence-transformers.")] = "fastce",
     ) -> None:
         """Train, keep the model with the best score on the development set, print its score on the test set."""
+        if library not in FIT:
+            raise typer.BadParameter(f"--library: expected one of {', '.join(FIT)}, got {library!r}")
         splits = load_pairs(task.source, data, max_train)
         typer.echo("\n".join(splits.notes))
         package = importlib.import_module(library.replace("-", "_"))
@@ -76,7 +81,7 @@ def command(task: PairTask) -> Callable[..., None]:
         cross_encoder = package.CrossEncoder(model, num_labels=task.num_labels)
         dev_name, test_name = task.evaluator_names
         train(
-            cross_encoder.fit if library == "fastce" else cross_encoder.old_fit,
+            getattr(cross_encoder, FIT[library]),
             with_both_directions(splits.train) if both_directions else splits.train,
             epochs=epochs,
             batch_size=batch_size,

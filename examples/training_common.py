@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -58,4 +59,6 @@ def train(
     )
     seconds = time.perf_counter() - start
     number = len(examples) * epochs
+    if int(os.environ.get("RANK", "0")) > 0:
+        raise typer.Exit  # of several processes, the main one tests the model
     typer.echo(f"Trained on {number} examples in {seconds:.0f} s, {number / seconds:.1f} per second with evaluation")

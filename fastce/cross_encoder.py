@@ -274,7 +274,7 @@ class CrossEncoder:
         Texts are tokenised ahead of the steps, each distinct one once. A step is one of the optimizer's.
 
         Args:
-            train_dataloader: A DataLoader, or any sized iterable with a `collate_fn`, of `InputExample`.
+            train_dataloader: A DataLoader, or any sized iterable of lists, of `InputExample`; a `collate_fn` has no effect.
             evaluator: Called as `evaluator(model, output_path=, epoch=, steps=)`; returns a number, higher for a better
                 model, or a dictionary with one under the evaluator's `primary_metric`.
             epochs: Passes over the data.
@@ -304,7 +304,8 @@ class CrossEncoder:
             length_grouping: Whether to make batches of similar length out of every 32 that the DataLoader gives; each
                 example still occurs once an epoch.
             seed: Sets the generators of Python, NumPy and PyTorch first.
-            logging_steps: Log the loss every so many steps; 0 logs nothing, or every 50 steps with `report_to`.
+            logging_steps: Log the loss every so many steps, to the logger `fastce.training` at INFO; 0 logs nothing, or
+                every 50 steps with `report_to`.
             report_to: Where losses and scores go besides: `"tensorboard"`, `"wandb"` or `"none"`.
 
         Raises:
