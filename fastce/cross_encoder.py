@@ -274,7 +274,7 @@ class CrossEncoder:
         Texts are tokenised ahead of the steps, each distinct one once. A step is one of the optimizer's.
 
         Args:
-            train_dataloader: A DataLoader, or any sized iterable of lists, of `InputExample`; a `collate_fn` has no effect.
+            train_dataloader: A DataLoader, or any sized iterable of lists, of `InputExample`. No `collate_fn` is used.
             evaluator: Called as `evaluator(model, output_path=, epoch=, steps=)`; returns a number, higher for a better
                 model, or a dictionary with one under the evaluator's `primary_metric`.
             epochs: Passes over the data.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -111,17 +112,20 @@ class Checkpoint:
 
 
 OPTIMIZER_STEPS = WeakTensorKeyDictionary()
-"""Parameters to how many steps of optimizers have changed them: fused ones do so behind their version counters."""
+"""Parameters to the last step of an optimizer, of all steps anywhere, that has changed them."""
+
+STEP_NUMBERS = count()
 
 
-def count_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
-    """Notes a step of any optimizer of torch's kind."""
+def note_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Notes a step of any optimizer of torch's kind: fused ones change parameters behind their version counters."""
+    number = next(STEP_NUMBERS)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            OPTIMIZER_STEPS[parameter] = OPTIMIZER_STEPS.get(parameter, 0) + 1
+            OPTIMIZER_STEPS[parameter] = number
 
 
-register_optimizer_step_post_hook(count_step)
+register_optimizer_step_post_hook(note_step)
 
 
 def file_identity(path: str) -> object:
