@@ -233,8 +233,8 @@ def test_predict_sees_what_every_optimizer_has_changed(tiny: Tiny, tmp_path: Pat
 @pytest.mark.parametrize("fused", [False, True])
 def test_predict_sees_what_somebody_elses_loop_has_changed(tiny: Tiny, fused: bool) -> None:
     model = CrossEncoder(tiny("bert"))
-    before = model.predict(PAIRS[:5])
     optimizer = torch.optim.AdamW(model.model.parameters(), lr=1e-2, fused=fused)
+    before = model.predict(PAIRS[:5])
     reference_loss(model.model, model.tokenizer, examples(8), 1).backward()
     optimizer.step()
     after = model.predict(PAIRS[:5])
