@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -80,15 +81,18 @@ def sum_gradients(output: str) -> None:
     (Path(output) / f"gradients-{processes.rank}.json").write_text(json.dumps(found))
 
 
+def environment() -> dict[str, str]:
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
 def launch(function: Callable[..., None], *arguments: Any) -> str:
     """Calls a function of this file in two processes; returns what they printed."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent), str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [*command, function.__name__, json.dumps(arguments, default=str)],
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=300,
@@ -140,6 +144,18 @@ def test_a_parameter_without_a_gradient_gets_none(tmp_path: Path) -> None:
     for rank in (0, 1):
         found = json.loads((tmp_path / f"gradients-{rank}.json").read_text())
         assert found == [[3.0, 3.0], [1.0, 1.0, 1.0], None]
+
+
+def test_processes_of_mpi_find_each_other(tmp_path: Path) -> None:
+    """As Open MPI's mpirun tells them who they are."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "OMPI_COMM_WORLD_SIZE": "2"}
+    command = [sys.executable, __file__, "sum_gradients", json.dumps([str(tmp_path)])]
+    ranks = [{f"OMPI_COMM_WORLD_{name}": str(rank) for name in ("RANK", "LOCAL_RANK")} for rank in (0, 1)]
+    running = [subprocess.Popen(command, env=environment() | place | rank) for rank in ranks]
+    assert [process.wait(120) for process in running] == [0, 0]
+    assert [json.loads((tmp_path / f"gradients-{rank}.json").read_text())[0] for rank in (0, 1)] == [[3.0, 3.0]] * 2
 
 
 def test_a_process_alone() -> None:
