@@ -89,7 +89,7 @@ def table(runs: list[dict[str, Any]], seeds: Sequence[int]) -> str:
             if not scores:
                 continue
             cells = [f"{found[seed]:.2f}" if seed in found else "" for seed in seeds]
-            cells += [f"{mean(scores):.2f}", f"{max(scores) - min(scores):.2f}"]
+            cells += [f"{mean(scores):.2f}", f"{max(scores) - min(scores):.2f}" if len(scores) > 1 else ""]
             lines.append(f"| {task.name}, {task.metric} | {system.name} | {system.precision} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
