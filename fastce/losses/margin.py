@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastce.inputs import describe, is_sequence
+from fastce.inputs import describe
 from fastce.losses.base import (
     Activation,
     Loss,
@@ -93,7 +93,7 @@ def margins(label: Any, num_negatives: int, place: str) -> Tensor:
         TypeError: It is neither a number nor a list of numbers.
         ValueError: A number is infinite or NaN, or there are not as many as margins or as documents.
     """
-    several = is_sequence(label.tolist() if hasattr(label, "tolist") else label)
+    several = hasattr(label, "__len__") and getattr(label, "ndim", 1) > 0  # a tensor of one number has no length
     numbers = check_numbers(label, place) if several else [check_finite(label, place)]
     values = torch.tensor(numbers, dtype=torch.float)
     if len(numbers) == num_negatives:

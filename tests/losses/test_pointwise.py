@@ -83,9 +83,10 @@ def test_makes_a_loss() -> None:
     assert type(make_loss(None, 3)) is CrossEntropyLoss
     loss = MSELoss()
     assert make_loss(loss, 1) is loss
-    for wrong in (MSELoss, 5):
-        with pytest.raises(TypeError, match=r"^loss_fct: expected a loss or a function of logits and labels, got "):
-            make_loss(wrong, 1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^loss_fct: expected a loss, got the class; write MSELoss\(\)$"):
+        make_loss(MSELoss, 1)
+    with pytest.raises(TypeError, match=r"^loss_fct: expected a loss or a function of logits and labels, got int 5$"):
+        make_loss(5, 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
