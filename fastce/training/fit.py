@@ -22,7 +22,7 @@ from fastce.training.evaluation import Evaluation
 from fastce.training.optimizers import make_optimizer
 from fastce.training.options import FitOptions
 from fastce.training.processes import Processes
-from fastce.training.schedulers import get_scheduler
+from fastce.training.schedulers import get_scheduler, warms_up_to_the_end
 from fastce.training.state import (
     RandomStream,
     load_state,
@@ -71,7 +71,7 @@ class Run:
         processes.take_weights_of_main(model.model.state_dict().values())
         self.batches_per_step = options.gradient_accumulation_steps * processes.count
         self.steps_per_epoch = -(-len(dataloader) // self.batches_per_step)
-        self.geometry = {
+        self.kind = {  # what a run must share with the one that it goes on with
             "processes": processes.count,
             "batches_per_step": self.batches_per_step,
             "steps_per_epoch": self.steps_per_epoch,
@@ -86,8 +86,7 @@ class Run:
         )
         number_of_steps = self.steps_per_epoch * options.epochs
         self.scheduler = get_scheduler(options.scheduler, self.optimizer, options.warmup_steps, number_of_steps)
-        has_warmup = options.scheduler.lower() != "constantlr"
-        if has_warmup and options.warmup_steps >= number_of_steps and processes.is_main:
+        if processes.is_main and warms_up_to_the_end(options.scheduler, options.warmup_steps, number_of_steps):
             warmup = f"warmup_steps is {options.warmup_steps}, but there are only {number_of_steps} steps"
             logger.warning("%s: the learning rate does not reach its full value; a tenth is usual", warmup)
         self.stepper = Stepper(model, self.tokenizer, self.optimizer, self.scheduler, options, processes)
@@ -194,7 +193,7 @@ class Run:
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
             "random_states": self.processes.gather(random_state()),
-            "geometry": self.geometry,
+            "kind": self.kind,
         }
         if self.processes.is_main:
             save_state(self.model, folder, self.total_steps, self.options.checkpoint_save_total_limit, state)
@@ -203,9 +202,9 @@ class Run:
     def resume(self, folder: Path) -> None:
         """Goes back to where a checkpoint was saved."""
         state = load_state(folder)
-        if state["geometry"] != self.geometry:
-            names = [name for name, value in self.geometry.items() if state["geometry"].get(name) != value]
-            theirs, ours = ({name: run.get(name) for name in names} for run in (state["geometry"], self.geometry))
+        if state["kind"] != self.kind:
+            names = [name for name, value in self.kind.items() if state["kind"].get(name) != value]
+            theirs, ours = ({name: run.get(name) for name in names} for run in (state["kind"], self.kind))
             raise ValueError(f"resume_from_checkpoint: {folder} is of a run with {theirs}, not {ours}")
         self.optimizer.load_state_dict(state["optimizer"])
         load_weights(self.model, folder, state)

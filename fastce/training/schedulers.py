@@ -39,3 +39,8 @@ def get_scheduler(name: str, optimizer: Optimizer, warmup_steps: int, total_step
     if name.lower() not in SCHEDULERS:
         raise ValueError(f"scheduler: expected one of {', '.join(SCHEDULERS)}, got {name!r}")
     return SCHEDULERS[name.lower()](optimizer, warmup_steps, total_steps)
+
+
+def warms_up_to_the_end(name: str, warmup_steps: int, total_steps: int) -> bool:
+    """Whether a schedule of `get_scheduler` never reaches the full learning rate."""
+    return name.lower() != "constantlr" and warmup_steps >= total_steps

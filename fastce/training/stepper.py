@@ -53,7 +53,7 @@ class Stepper:
         self.options = options
         self.processes = processes
         self.loss_fct = make_loss(options.loss_fct, model.num_labels)
-        self.sums = getattr(getattr(self.loss_fct, "loss_fct", None), "reduction", "mean") == "sum"
+        self.loss_is_sum = getattr(getattr(self.loss_fct, "loss_fct", None), "reduction", "mean") == "sum"
         built = model.pipeline.built_encoder(training=True)
         self.encoder = cast(TrainableEncoder, built.encoder)
         self.positions = built.positions
@@ -76,7 +76,7 @@ class Stepper:
         mean = 0.0
         for examples, place in zip(batches, places, strict=True):
             pairs = self.loss_fct.pairs(examples, self.model.num_labels, place)
-            share = 1.0 if self.sums else len(examples) / number
+            share = 1.0 if self.loss_is_sum else len(examples) / number
             loss = self._backward(pairs, share)
             if not math.isfinite(loss):
                 self.encoder.zero_gradients()
@@ -95,7 +95,7 @@ class Stepper:
         return self.processes.total(mean)
 
     def _gradient_versions(self) -> list[int]:
-        """Changes when an optimizer uses the gradients' memory, so that those of rows that did not occur are not 0."""
+        """Differ when an optimizer has written into the gradients: rows that did not occur may not be 0 any more."""
         return [parameter.grad._version for parameter in self.parameters if parameter.grad is not None]
 
     def _clip_gradients(self, places: Sequence[str]) -> None:
