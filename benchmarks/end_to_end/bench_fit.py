@@ -1,9 +1,12 @@
 """Training with fastce beside sentence-transformers' loop of 2.2 (`old_fit`): speed and memory.
 
-    python benchmarks/end_to_end/bench_fit.py --model FOLDER --pairs short.jsonl --pairs long.jsonl --out FOLDER
+    gunzip -c stsb_train.tsv.gz | cut -f 2,3 > STS-B.tsv
+    python benchmarks/ranking_pairs.py trec_dl19_passage --num-pairs 2000 --out "TREC DL 2019.jsonl"
+    python benchmarks/end_to_end/bench_fit.py --model FOLDER --pairs STS-B.tsv --pairs "TREC DL 2019.jsonl" --out FOLDER
 
-Each system runs in a process of its own, and all take turns: a round is one call of `fit` over the same examples in the
-same order, tokenisation included. Before anything is timed, the losses of one batch without dropout must agree.
+Each system runs in a process of its own, and all take turns: a round is one call of `fit` over the same examples, a
+random sample of the file, in the same order, tokenisation included. Before anything is timed, the losses of one batch
+without dropout must agree.
 """
 
 from __future__ import annotations
@@ -11,12 +14,12 @@ from __future__ import annotations
 import importlib
 import json
 import multiprocessing
+import random
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -167,14 +170,15 @@ def main(
     model: Annotated[str, typer.Option(help="Where to start from: a folder or a name on the Hub.")],
     pairs: Annotated[list[Path], typer.Option(exists=True, help="A file of pairs, as for fastce score.")],
     out: Annotated[Path, typer.Option(file_okay=False, help="A folder for the table and the JSON.")],
-    num_pairs: Annotated[int, typer.Option(min=BATCH_SIZE, help="The first so many of each file.")] = 320,
+    num_pairs: Annotated[int, typer.Option(min=BATCH_SIZE, help="So many of each file, drawn at random.")] = 320,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds over all systems.")] = 3,
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Train with each system in turns, and compare."""
     results = []
     for path in pairs:
-        chosen = list(islice(read_pairs(str(path)), num_pairs))
+        found = list(read_pairs(str(path)))
+        chosen = random.Random(0).sample(found, min(num_pairs, len(found)))
         results += [{"pairs": path.stem} | row for row in measure(model, chosen, threads, repeats)]
     out.mkdir(parents=True, exist_ok=True)
     report = {
