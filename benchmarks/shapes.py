@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from fastce.spec import EncoderSpec, HeadSpec, PositionScheme
+from typing import Any
 
 CHUNK_ROWS = 48
 """Rows that the engine gives to a matrix product."""
@@ -21,41 +19,25 @@ PRODUCTS = {
 """Names to in_features and out_features."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """An encoder's sizes: layers, heads, width, width of the feed-forward network."""
-
-    num_layers: int
-    num_heads: int
-    hidden_size: int
-    intermediate_size: int
-
-    def spec(self) -> EncoderSpec:
-        """A BERT of these sizes with a small vocabulary."""
-        return EncoderSpec(
-            num_layers=self.num_layers,
-            num_heads=self.num_heads,
-            hidden_size=self.hidden_size,
-            intermediate_size=self.intermediate_size,
-            embedding_size=self.hidden_size,
-            vocab_size=1000,
-            max_positions=512,
-            token_types=2,
-            activation="gelu",
-            layer_norm_eps=1e-12,
-            positions=PositionScheme(),
-            hidden_dropout=0.0,
-            attention_dropout=0.0,
-        )
+def bert(layers: int, heads: int, hidden: int, intermediate: int, **others: Any) -> dict[str, Any]:
+    """The sizes of a BERT or a descendant, as its config has them."""
+    return {
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "max_position_embeddings": 512,
+    } | others
 
 
-ENCODERS = {
-    "minilm-l6": Shape(6, 12, 384, 1536),
-    "minilm-l12": Shape(12, 12, 384, 1536),
-    "bert-base": Shape(12, 12, 768, 3072),
-    "xlmr-large": Shape(24, 16, 1024, 4096),
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "minilm-l6": ("bert", bert(6, 12, 384, 1536)),
+    "minilm-l12": ("bert", bert(12, 12, 384, 1536)),
+    "bert-base": ("bert", bert(12, 12, 768, 3072)),
+    "xlmr-large": ("xlm-roberta", bert(24, 16, 1024, 4096, max_position_embeddings=514, type_vocab_size=1)),
+    "modernbert-base": ("modernbert", bert(22, 12, 768, 1152, max_position_embeddings=8192)),
 }
-HEAD = HeadSpec(num_labels=1, activation="tanh", input_dropout=0.0, dropout=0.0)
+"""Names to a model type and its sizes."""
 
 LENGTHS = [150, 141, 133, 126, 120, 114, 109, 104, 100, 96, 92, 88, 84, 80, 76, 72, 68, 64, 59, 54]
 """Tokens of reranking pairs in descending order, 96.5 in the mean."""

@@ -7,7 +7,9 @@
 #include "dispatch.h"
 #include "encoder.h"
 #include "kernel_bindings.h"
+#include "names.h"
 #include "parallel.h"
+#include "program_reader.h"
 #include "training_bindings.h"
 
 namespace py = pybind11;
@@ -16,29 +18,10 @@ namespace fastce {
 
 namespace {
 
-EncoderSpec encoder_spec(const py::object& spec) {
-  const auto size = [&spec](const char* name) { return spec.attr(name).cast<std::size_t>(); };
-  EncoderSpec result{};
-  result.num_layers = size("num_layers");
-  result.num_heads = size("num_heads");
-  result.hidden_size = size("hidden_size");
-  result.intermediate_size = size("intermediate_size");
-  result.embedding_size = size("embedding_size");
-  result.vocab_size = size("vocab_size");
-  result.max_positions = size("max_positions");
-  result.token_types = size("token_types");
-  result.activation = activation_named(spec.attr("activation").cast<std::string>());
-  result.layer_norm_eps = spec.attr("layer_norm_eps").cast<float>();
-  return result;
-}
-
-HeadSpec head_spec(const py::object& spec) {
-  return {spec.attr("num_labels").cast<std::size_t>(), activation_named(spec.attr("activation").cast<std::string>())};
-}
-
 Parameters parameters_of(const std::map<std::string, FloatArray>& arrays) {
   Parameters parameters;
   for (const auto& [name, array] : arrays) {
+    if (array.ndim() != 1 && array.ndim() != 2) throw py::value_error(name + ": expected a vector or a matrix");
     const bool is_matrix = array.ndim() == 2;
     const auto rows = static_cast<std::size_t>(is_matrix ? array.shape(0) : 1);
     parameters[name] = {array.data(), rows, static_cast<std::size_t>(array.shape(is_matrix ? 1 : 0))};
@@ -49,11 +32,10 @@ Parameters parameters_of(const std::map<std::string, FloatArray>& arrays) {
 // An encoder with the arrays that it reads from.
 class PythonEncoder {
  public:
-  PythonEncoder(const py::object& encoder, const py::object& head, const std::map<std::string, FloatArray>& weights,
-                const std::string& format, const std::string& isa)
+  PythonEncoder(const py::object& program, const std::map<std::string, FloatArray>& weights, const std::string& format,
+                const std::string& isa)
       : level_(choose_level(isa)),
-        num_labels_(head_spec(head).num_labels),
-        encoder_(build(encoder_spec(encoder), head_spec(head), parameters_of(weights), format_named(format))) {
+        encoder_(build(program::read_program(program), parameters_of(weights), named(kFormats, "format", format))) {
     for (const auto& [name, array] : weights) {
       if (name.rfind("embeddings.", 0) == 0) tables_.push_back(array);
     }
@@ -69,7 +51,7 @@ class PythonEncoder {
     }
     const Batch batch{static_cast<std::size_t>(pairs), input_ids.data(), token_type_ids.data(), position_ids.data(),
                       cu_seqlens.data()};
-    FloatArray logits({pairs, static_cast<py::ssize_t>(num_labels_)});
+    FloatArray logits({pairs, static_cast<py::ssize_t>(encoder_.num_labels())});
     float* output = logits.mutable_data();
     const py::gil_scoped_release released;
     encoder_.logits(batch, num_threads == 0 ? default_num_threads() : num_threads, output);
@@ -79,13 +61,12 @@ class PythonEncoder {
   const std::string& isa() const { return level_.name; }
 
  private:
-  Encoder build(const EncoderSpec& encoder, const HeadSpec& head, const Parameters& parameters, Format format) const {
+  Encoder build(const program::Program& program, const Parameters& parameters, Format format) const {
     const py::gil_scoped_release released;
-    return Encoder(encoder, head, parameters, format, *level_.kernels);
+    return Encoder(program, parameters, format, *level_.kernels);
   }
 
   IsaLevel level_;
-  std::size_t num_labels_;
   Encoder encoder_;
   std::vector<FloatArray> tables_;
 };
@@ -110,13 +91,14 @@ PYBIND11_MODULE(_core, module) {
   module.def(
       "choose_level", [](const std::string& isa) { return choose_level(isa).name; }, py::arg("isa") = "",
       "The ISA level that encoders use: the named one, else FASTCE_ISA, else the best.");
-  module.def("usable_cpus", &usable_cpus, "CPUs that affinity and control groups leave to this process.");
+  module.def("usable_cpus", &usable_cpus, py::arg("root") = "",
+             "CPUs that affinity and control groups leave to this process.");
   module.def("default_num_threads", &default_num_threads,
              "FASTCE_NUM_THREADS, else OMP_NUM_THREADS, else usable_cpus().");
   py::class_<PythonEncoder>(module, "Encoder", "A network with packed weights; any number of threads may use one.")
-      .def(py::init<const py::object&, const py::object&, const std::map<std::string, FloatArray>&, const std::string&,
+      .def(py::init<const py::object&, const std::map<std::string, FloatArray>&, const std::string&,
                     const std::string&>(),
-           py::arg("encoder"), py::arg("head"), py::arg("weights"), py::arg("number_format"), py::arg("isa") = "")
+           py::arg("program"), py::arg("weights"), py::arg("number_format"), py::arg("isa") = "")
       .def("logits", &PythonEncoder::logits, py::arg("input_ids"), py::arg("token_type_ids"), py::arg("position_ids"),
            py::arg("cu_seqlens"), py::arg("num_threads") = 0,
            "Logits, float32 [num_pairs, num_labels], of sequences end to end; 0 threads mean default_num_threads().")

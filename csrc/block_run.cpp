@@ -1,7 +1,8 @@
 #include "block_run.h"
 
 #include <algorithm>
-#include <cmath>
+#include <numeric>
+#include <utility>
 
 #include "parallel.h"
 
@@ -12,49 +13,60 @@ namespace {
 // Rows that go through a layer's matrix products together: few enough that all that lies between two products stays in
 // the L2 cache, and for wide layers, whose weights may come from memory each time, enough to use those well. Multiples
 // of the tallest tiles.
-std::size_t chunk_rows_for(const EncoderSpec& spec) { return spec.intermediate_size <= 2048 ? 24 : 48; }
+std::size_t chunk_rows_for(const Widths& widths) { return widths.inner <= 2048 ? 24 : 48; }
+
+const Norm* pointer_to(const std::optional<Norm>& norm) { return norm ? &*norm : nullptr; }
 
 }  // namespace
 
-BlockRun::BlockRun(const Encoder& encoder, const Batch& batch, std::size_t num_threads)
-    : encoder_(encoder),
+BlockRun::BlockRun(const Plan& plan, const std::vector<RotaryTable>& rotaries, const Batch& batch,
+                   std::size_t num_threads)
+    : plan_(plan),
+      rotaries_(rotaries),
       batch_(batch),
       num_threads_(num_threads),
-      chunk_rows_(chunk_rows_for(encoder.encoder_)),
+      chunk_rows_(chunk_rows_for(plan.widths)),
       slots_(num_threads) {
-  const std::size_t hidden = encoder.encoder_.hidden_size;
-  const std::size_t inner = encoder.encoder_.intermediate_size;
+  const Widths& widths = plan.widths;
   for (Slot& slot : slots_) {
-    slot.wide = Rows(chunk_rows_, std::max({inner, 3 * hidden, encoder.encoder_.embedding_size}));
-    slot.narrow = Rows(chunk_rows_, std::max(hidden, encoder.head_.num_labels));
-    if (encoder.format_ == Format::fp32) continue;
-    slot.input = OperandRows(encoder.format_, chunk_rows_, hidden);
-    slot.inner = OperandRows(encoder.format_, chunk_rows_, inner);
+    slot.wide = Rows(chunk_rows_, widths.product);
+    slot.narrow = Rows(chunk_rows_, std::max(plan.hidden_size, widths.context));
+    for (Rows& rows : slot.head) rows = Rows(chunk_rows_, widths.head);
+    if (plan.format == Format::fp32) continue;
+    slot.input = OperandRows(plan.format, chunk_rows_, std::max(plan.hidden_size, widths.context));
+    slot.inner = OperandRows(plan.format, chunk_rows_, widths.inner);
   }
 }
 
 void BlockRun::reserve(std::size_t tokens, std::size_t pairs, std::size_t longest) {
-  const EncoderSpec& spec = encoder_.encoder_;
-  const std::size_t hidden = spec.hidden_size;
+  const Widths& widths = plan_.widths;
+  const auto make_stream = [&](std::size_t rows) {
+    return Stream{Rows(rows, plan_.hidden_size), Rows(rows, widths.normed)};
+  };
+  const auto make_projected = [&](std::size_t rows) {
+    return Projected{Rows(rows, widths.projected_fp32), OperandRows(Format::bf16, rows, widths.projected_bf16)};
+  };
   if (tokens > reserved_tokens_) {
-    hidden_ = Rows(tokens, hidden);
-    context_ = Rows(tokens, hidden);
-    if (encoder_.attention_format_ == Format::fp32) {
-      projected_ = Rows(tokens, 3 * hidden);
-    } else {
-      projected_bf16_ = OperandRows(Format::bf16, tokens, 3 * hidden);
-    }
+    tokens_ = make_stream(tokens);
+    context_ = Rows(tokens, widths.context);
+    projected_ = make_projected(tokens);
+    positions_.resize(tokens);
     reserved_tokens_ = tokens;
   }
   if (pairs > reserved_pairs_) {
-    first_ = Rows(pairs, hidden);
-    first_context_ = Rows(pairs, hidden);
-    folded_queries_ = Rows(pairs * spec.num_heads, hidden);
-    folded_contexts_ = Rows(pairs * spec.num_heads, hidden);
+    pooled_ = make_stream(pairs);
+    pooled_context_ = Rows(pairs, widths.context);
+    pooled_query_ = make_projected(pairs);
+    pooled_positions_.resize(pairs);
+    folded_queries_ = Rows(pairs * widths.folded_heads, widths.folded);
+    folded_contexts_ = Rows(pairs * widths.folded_heads, widths.folded);
     reserved_pairs_ = pairs;
   }
-  const std::size_t words = std::max(attention_scratch_words(encoder_.attention_format_, spec.head_dim(), longest),
-                                     attention_scratch_words(Format::fp32, hidden, longest));
+  std::size_t words = attention_scratch_words(Format::fp32, widths.folded, longest);
+  for (const Sublayer& sublayer : plan_.sublayers) {
+    const auto* part = std::get_if<AttentionPart>(&sublayer.part);
+    if (part != nullptr) words = std::max(words, attention_scratch_words(part->format, part->head_dim, longest));
+  }
   for (Slot& slot : slots_) {
     if (words <= slot.attention_words) continue;
     slot.attention = AlignedBuffer<std::uint32_t>(words);
@@ -69,229 +81,183 @@ void BlockRun::run(const Block& block, float* logits) {
   std::size_t longest = 0;
   for (std::size_t pair = 0; pair < pairs; ++pair) longest = std::max(longest, length(pair));
   reserve(tokens, pairs, longest);
+  for (std::size_t pair = 0; pair < pairs; ++pair) {
+    std::iota(positions_.begin() + start(pair), positions_.begin() + start(pair + 1), 0);
+    pooled_positions_[pair] = plan_.pooling == program::Pooling::last ? length(pair) - 1 : 0;
+  }
 
-  const std::vector<Layer>& layers = encoder_.layers_;
-  const std::size_t heads = encoder_.encoder_.num_heads;
   for_rows(tokens, [&](Slot& slot, std::size_t row, std::size_t rows) {
-    embed(slot, row, rows);
-    if (layers.size() > 1) project(slot, layers.front(), row, rows);
+    run_to_attention(slot, 0, embed(slot, row, rows), tokens_, row, rows);
   });
-  for (std::size_t i = 0; i + 1 < layers.size(); ++i) {
-    parallel_for(pairs * heads, num_threads_,
-                 [&](std::size_t task, std::size_t slot) { attend(slots_[slot], task / heads, task % heads); });
-    for_rows(tokens, [&](Slot& slot, std::size_t row, std::size_t rows) {
-      finish_layer(slot, layers[i], context_, hidden_, row, rows);
-      if (i + 2 < layers.size()) project(slot, layers[i + 1], row, rows);
+  bool is_pooled = false;
+  for (std::size_t i = 0; i < plan_.sublayers.size(); ++i) {
+    const auto* part = std::get_if<AttentionPart>(&plan_.sublayers[i].part);
+    if (part == nullptr) continue;  // has run with what is before it
+    std::visit([&](const auto& rows) { attend(rows, *part, i); }, part->rows);
+    is_pooled = part->is_pooled();
+    const Stream& stream = is_pooled ? pooled_ : tokens_;
+    const Rows& context = is_pooled ? pooled_context_ : context_;
+    for_rows(is_pooled ? pairs : tokens, [&](Slot& slot, std::size_t row, std::size_t rows) {
+      const Operand input = convert(slot, context.from(row), part->heads * part->head_dim, rows);
+      const Operand next = add(slot, *part->output, plan_.sublayers[i].end, input, stream, row, rows);
+      run_to_attention(slot, i + 1, next, stream, row, rows);
     });
   }
-  for_rows(pairs, [&](Slot& slot, std::size_t pair, std::size_t count) { query_last_layer(slot, pair, count); });
-  parallel_for(pairs, num_threads_, [&](std::size_t pair, std::size_t slot) { attend_last_layer(slots_[slot], pair); });
   for_rows(pairs, [&](Slot& slot, std::size_t pair, std::size_t count) {
-    classify(slot, pair, count, logits + block_.first * encoder_.head_.num_labels);
+    if (!is_pooled) pool(pair, count);
+    classify(slot, pair, count, logits + block_.first * plan_.num_labels);
   });
 }
 
-// Calls step(slot, first row, number of rows) for chunks as equal as can be.
-template <class Step>
-void BlockRun::for_rows(std::size_t rows, const Step& step) {
+// Runs a task on chunks of rows, as equal as can be.
+void BlockRun::for_rows(std::size_t rows, const RowsTask& task) {
   const std::size_t fewest = (rows + chunk_rows_ - 1) / chunk_rows_;
   const std::size_t chunks = std::min(rows, round_up(fewest, num_threads_));
   parallel_for(chunks, num_threads_, [&](std::size_t chunk, std::size_t slot) {
     const std::size_t begin = rows * chunk / chunks;
-    step(slots_[slot], begin, rows * (chunk + 1) / chunks - begin);
+    task(slots_[slot], begin, rows * (chunk + 1) / chunks - begin);
   });
 }
 
-void BlockRun::embed(Slot& slot, std::size_t row, std::size_t rows) {
-  const EncoderSpec& spec = encoder_.encoder_;
-  const bool has_projection = spec.embedding_size != spec.hidden_size;
+LinearCall BlockRun::call_for(const PackedLinear& linear, std::size_t rows, Operand input, FloatRows output) const {
+  LinearCall call{};
+  call.rows = rows;
+  call.input = input;
+  call.weight = &linear.weight();
+  call.output = output;
+  return call;
+}
+
+Operand BlockRun::embed(Slot& slot, std::size_t row, std::size_t rows) {
   const std::size_t token = static_cast<std::size_t>(batch_.cu_seqlens[block_.first]) + row;
-  const Rows& target = has_projection ? slot.wide : hidden_;
-  const std::size_t target_row = has_projection ? 0 : row;
+  const FloatRows stream = tokens_.rows.from(row);
+  const bool has_projection = plan_.embedding_projection != nullptr;
   EmbeddingCall call{};
   call.tokens = rows;
-  call.columns = spec.embedding_size;
-  call.num_tables = encoder_.tables_.size();
-  std::copy(encoder_.tables_.begin(), encoder_.tables_.end(), call.tables);
-  call.ids[0] = batch_.input_ids + token;
-  call.ids[1] = batch_.position_ids + token;
-  call.ids[2] = batch_.token_type_ids + token;
-  call.norm = encoder_.embedding_norm_;
-  call.output = target.row(target_row);
-  call.output_stride = target.stride();
-  encoder_.kernels_.embed(call);
-  if (has_projection) {
-    LinearCall projection{};
-    projection.rows = rows;
-    projection.input = slot.wide.operand(0);
-    projection.weight = &encoder_.embedding_projection_.weight();
-    projection.output = hidden_.row(row);
-    projection.output_stride = hidden_.stride();
-    encoder_.kernels_.linear(projection);
+  call.columns = plan_.embedding_size;
+  call.num_tables = plan_.tables.size();
+  for (std::size_t i = 0; i < call.num_tables; ++i) {
+    call.tables[i] = plan_.tables[i].data;
+    call.ids[i] = batch_.*plan_.tables[i].ids + token;
   }
+  call.norm = pointer_to(plan_.embedding_norm);
+  call.output = has_projection ? slot.wide.from(0) : stream;
+  plan_.kernels.embed(call);
+  if (has_projection) {
+    plan_.kernels.linear(call_for(*plan_.embedding_projection, rows, slot.wide.operand(0), stream));
+  }
+  const FloatRows normed = normed_rows(slot, plan_.first, tokens_, row);
+  const Norm* norm = pointer_to(plan_.first.norm);
+  if (norm != nullptr) plan_.kernels.normalize({rows, plan_.hidden_size, norm, stream, normed});
+  return plan_.first.is_operand ? convert(slot, normed, plan_.hidden_size, rows) : Operand{};
 }
 
 // Rows as the operand of a layer's product: themselves in fp32, else a converted copy in the slot.
-Operand BlockRun::convert(Slot& slot, const Rows& rows, std::size_t row, std::size_t count) {
-  if (encoder_.format_ == Format::fp32) return rows.operand(row);
+Operand BlockRun::convert(Slot& slot, FloatRows values, std::size_t columns, std::size_t rows) {
+  if (plan_.format == Format::fp32) return operand_of(values);
   const Operand output = slot.input.operand(0);
-  const std::size_t hidden = encoder_.encoder_.hidden_size;
-  encoder_.kernels_.convert({encoder_.format_, count, hidden, rows.row(row), rows.stride(), output});
+  plan_.kernels.convert({plan_.format, rows, columns, values, output});
   return output;
 }
 
-// Query, key and value of some rows of hidden_.
-void BlockRun::project(Slot& slot, const Layer& layer, std::size_t row, std::size_t rows) {
-  LinearCall call{};
-  call.rows = rows;
-  call.input = convert(slot, hidden_, row, rows);
-  call.weight = &layer.projection.weight();
-  if (encoder_.attention_format_ == Format::fp32) {
-    call.output = projected_.row(row);
-    call.output_stride = projected_.stride();
-  } else {
-    call.output = slot.wide.row(0);
-    call.output_stride = slot.wide.stride();
-    call.converted = projected_bf16_.operand(row);
-    call.converted_format = Format::bf16;
-  }
-  encoder_.kernels_.linear(call);
-}
-
-// All of a layer after the attention, for some rows: hidden = LayerNorm(hidden + W context), then the same with the
-// feed-forward network.
-void BlockRun::finish_layer(Slot& slot, const Layer& layer, const Rows& context, const Rows& hidden, std::size_t row,
-                            std::size_t rows) {
-  const bool is_fp32 = encoder_.format_ == Format::fp32;
-  LinearCall call{};
-  call.rows = rows;
-  call.converted_format = encoder_.format_;
-
-  call.input = convert(slot, context, row, rows);
-  call.weight = &layer.attention_output.weight();
-  call.output = slot.narrow.row(0);
-  call.output_stride = slot.narrow.stride();
-  call.residual = hidden.row(row);
-  call.residual_stride = hidden.stride();
-  call.norm = &layer.attention_norm;
-  call.converted = is_fp32 ? Operand{} : slot.input.operand(0);
-  encoder_.kernels_.linear(call);
-
-  LinearCall inner = call;
-  inner.input = is_fp32 ? hidden.operand(row) : slot.input.operand(0);
-  inner.weight = &layer.intermediate.weight();
-  inner.activation = encoder_.encoder_.activation;
-  inner.output = slot.wide.row(0);
-  inner.output_stride = slot.wide.stride();
-  inner.residual = nullptr;
-  inner.norm = nullptr;
-  inner.converted = is_fp32 ? Operand{} : slot.inner.operand(0);
-  encoder_.kernels_.linear(inner);
-
-  call.input = is_fp32 ? slot.wide.operand(0) : slot.inner.operand(0);
-  call.weight = &layer.output.weight();
-  call.norm = &layer.output_norm;
-  call.converted = Operand{};
-  encoder_.kernels_.linear(call);
-}
-
-void BlockRun::attend(Slot& slot, std::size_t pair, std::size_t head) {
-  const EncoderSpec& spec = encoder_.encoder_;
-  const Format format = encoder_.attention_format_;
-  const Operand projected =
-      format == Format::fp32 ? projected_.operand(start(pair)) : projected_bf16_.operand(start(pair));
-  const std::size_t third = words_for(format, spec.hidden_size);
-  AttentionCall call{};
-  call.format = format;
-  call.dim = spec.head_dim();
-  call.queries = call.keys = length(pair);
-  call.query = projected.words + head * words_for(format, call.dim);
-  call.key = call.query + third;
-  call.value = call.key + third;
-  call.query_stride = call.key_stride = projected.stride;
-  call.scale = 1.0f / std::sqrt(static_cast<float>(call.dim));
-  call.output = context_.row(start(pair)) + head * call.dim;
-  call.output_stride = context_.stride();
-  call.scratch = slot.attention.data();
-  encoder_.kernels_.attention(call);
-}
-
-// First tokens of some pairs, their queries, and those times each head's key projection.
-void BlockRun::query_last_layer(Slot& slot, std::size_t pair, std::size_t pairs) {
-  const EncoderSpec& spec = encoder_.encoder_;
-  for (std::size_t i = pair; i < pair + pairs; ++i) {
-    std::copy_n(hidden_.row(start(i)), hidden_.stride(), first_.row(i));
-  }
-  LinearCall call{};
-  call.rows = pairs;
-  call.input = convert(slot, first_, pair, pairs);
-  call.weight = &encoder_.layers_.back().projection.weight();
-  call.output = slot.narrow.row(0);
-  call.output_stride = slot.narrow.stride();
-  encoder_.kernels_.linear(call);
-  for (std::size_t head = 0; head < spec.num_heads; ++head) {
-    call.input = slot.narrow.operand(0);
-    call.input.words += head * spec.head_dim();
-    call.weight = &encoder_.last_keys_[head].weight();
-    call.output = folded_queries_.row(pair * spec.num_heads + head);
-    call.output_stride = spec.num_heads * folded_queries_.stride();
-    encoder_.kernels_.linear(call);
-  }
-}
-
-// The first token's attention over the hidden states themselves, a query for each head.
-void BlockRun::attend_last_layer(Slot& slot, std::size_t pair) {
-  const EncoderSpec& spec = encoder_.encoder_;
-  const Operand queries = folded_queries_.operand(pair * spec.num_heads);
-  const Operand hidden = hidden_.operand(start(pair));
-  AttentionCall call{};
-  call.format = Format::fp32;
-  call.dim = spec.hidden_size;
-  call.queries = spec.num_heads;
-  call.keys = length(pair);
-  call.query = queries.words;
-  call.query_stride = queries.stride;
-  call.key = call.value = hidden.words;
-  call.key_stride = hidden.stride;
-  call.scale = 1.0f / std::sqrt(static_cast<float>(spec.head_dim()));
-  call.output = folded_contexts_.row(pair * spec.num_heads);
-  call.output_stride = folded_contexts_.stride();
-  call.scratch = slot.attention.data();
-  encoder_.kernels_.attention(call);
-}
-
-// The rest of the last layer for some pairs' first tokens, and the head. `logits` starts with the block's first pair.
-void BlockRun::classify(Slot& slot, std::size_t pair, std::size_t pairs, float* logits) {
-  const EncoderSpec& spec = encoder_.encoder_;
-  const std::size_t dim = spec.head_dim();
-  LinearCall call{};
-  call.rows = pairs;
-  call.output = slot.narrow.row(0);
-  call.output_stride = slot.narrow.stride();
-  for (std::size_t head = 0; head < spec.num_heads; ++head) {
-    call.input = folded_contexts_.operand(pair * spec.num_heads + head);
-    call.input.stride *= spec.num_heads;
-    call.weight = &encoder_.last_values_[head].weight();
-    encoder_.kernels_.linear(call);
-    for (std::size_t i = 0; i < pairs; ++i) {
-      std::copy_n(slot.narrow.row(i), dim, first_context_.row(pair + i) + head * dim);
+// Feed-forward networks from sublayer `next` on, up to the next attention, of which it makes the projections.
+void BlockRun::run_to_attention(Slot& slot, std::size_t next, Operand input, const Stream& stream, std::size_t row,
+                                std::size_t rows) {
+  for (; next < plan_.sublayers.size(); ++next) {
+    const Sublayer& sublayer = plan_.sublayers[next];
+    if (const auto* attention = std::get_if<AttentionPart>(&sublayer.part)) {
+      return project(slot, *attention, input, row, rows);
     }
+    input = feed(slot, std::get<FeedForwardPart>(sublayer.part), sublayer.end, input, stream, row, rows);
   }
-  finish_layer(slot, encoder_.layers_.back(), first_context_, first_, pair, pairs);
-  call.input = first_.operand(pair);
-  call.weight = &encoder_.head_dense_.weight();
-  call.activation = encoder_.head_.activation;
-  call.output = slot.wide.row(0);
-  call.output_stride = slot.wide.stride();
-  encoder_.kernels_.linear(call);
-  call.input = slot.wide.operand(0);
-  call.weight = &encoder_.head_output_.weight();
-  call.activation = Activation::none;
-  call.output = slot.narrow.row(0);
-  call.output_stride = slot.narrow.stride();
-  encoder_.kernels_.linear(call);
-  const std::size_t labels = encoder_.head_.num_labels;
-  for (std::size_t i = 0; i < pairs; ++i) std::copy_n(slot.narrow.row(i), labels, logits + (pair + i) * labels);
+}
+
+Operand BlockRun::feed(Slot& slot, const FeedForwardPart& part, const End& end, Operand input, const Stream& stream,
+                       std::size_t row, std::size_t rows) {
+  LinearCall call = call_for(*part.up, rows, input, slot.wide.from(0));
+  call.activation = part.activation;
+  Operand inner = slot.wide.operand(0);
+  if (plan_.format != Format::fp32) {
+    inner = call.converted = slot.inner.operand(0);
+    call.converted_format = plan_.format;
+  }
+  plan_.kernels.linear(call);
+  return add(slot, *part.down, end, inner, stream, row, rows);
+}
+
+// The last product of a sublayer, with the end of the sublayer.
+Operand BlockRun::add(Slot& slot, const PackedLinear& linear, const End& end, Operand input, const Stream& stream,
+                      std::size_t row, std::size_t rows) {
+  LinearCall call = call_for(linear, rows, input, slot.narrow.from(0));
+  call.stream = stream.rows.from(row);
+  call.norm = pointer_to(end.norm);
+  call.normed = normed_rows(slot, end, stream, row);
+  Operand next = operand_of(call.normed);
+  if (plan_.format != Format::fp32 && end.is_operand) {
+    next = call.converted = slot.input.operand(0);
+    call.converted_format = plan_.format;
+  }
+  plan_.kernels.linear(call);
+  return next;
+}
+
+FloatRows BlockRun::normed_rows(const Slot& slot, const End& end, const Stream& stream, std::size_t row) const {
+  switch (end.normed) {
+    case Normed::kept:
+      return stream.normed.from(row);
+    case Normed::passing:
+      return slot.narrow.from(0);
+    case Normed::stream:
+      break;
+  }
+  return stream.rows.from(row);
+}
+
+// What a sublayer, or behind the last one the head, reads, where these rows are kept.
+const Rows& BlockRun::rows_before(std::size_t sublayer, const Stream& stream) const {
+  const End& end = sublayer == 0 ? plan_.first : plan_.sublayers[sublayer - 1].end;
+  return end.normed == Normed::kept ? stream.normed : stream.rows;
+}
+
+// Rows for the head, where no attention has left but them.
+void BlockRun::pool(std::size_t pair, std::size_t pairs) {
+  const std::size_t last = plan_.sublayers.size();
+  const Rows& from = rows_before(last, tokens_);
+  const Rows& to = rows_before(last, pooled_);
+  std::vector<double> sums(plan_.hidden_size);
+  for (std::size_t i = pair; i < pair + pairs; ++i) {
+    const bool is_mean = plan_.pooling == program::Pooling::mean;
+    const std::size_t first = start(i) + (is_mean ? 0 : static_cast<std::size_t>(pooled_positions_[i]));
+    const std::size_t count = is_mean ? length(i) : 1;
+    std::fill(sums.begin(), sums.end(), 0.0);
+    for (std::size_t row = first; row < first + count; ++row) {
+      for (std::size_t j = 0; j < sums.size(); ++j) sums[j] += from.row(row)[j];
+    }
+    for (std::size_t j = 0; j < sums.size(); ++j)
+      to.row(i)[j] = static_cast<float>(sums[j] / static_cast<double>(count));
+  }
+}
+
+// The head. `logits` starts with the block's first pair.
+void BlockRun::classify(Slot& slot, std::size_t pair, std::size_t pairs, float* logits) {
+  FloatRows input = rows_before(plan_.sublayers.size(), pooled_).from(pair);
+  std::size_t width = plan_.hidden_size;
+  for (const HeadPart& part : plan_.head) {
+    const FloatRows output = slot.head[0].from(0);
+    std::swap(slot.head[0], slot.head[1]);  // the next one reads this one's rows
+    if (const auto* dense = std::get_if<DensePart>(&part)) {
+      LinearCall call = call_for(*dense->linear, pairs, operand_of(input), output);
+      call.activation = dense->activation;
+      plan_.kernels.linear(call);
+      width = dense->linear->weight().columns;
+    } else {
+      plan_.kernels.normalize({pairs, width, &std::get<Norm>(part), input, output});
+    }
+    input = output;
+  }
+  for (std::size_t i = 0; i < pairs; ++i) {
+    std::copy_n(input.data + i * input.stride, plan_.num_labels, logits + (pair + i) * plan_.num_labels);
+  }
 }
 
 std::size_t BlockRun::start(std::size_t pair) const {

@@ -1,9 +1,11 @@
 // Some sequences of a batch on their way through all layers, and the memory they need.
 #pragma once
 
+#include <functional>
 #include <vector>
 
-#include "encoder.h"
+#include "plan.h"
+#include "rotary.h"
 #include "rows.h"
 
 namespace fastce {
@@ -17,7 +19,8 @@ struct Block {
 // Runs blocks, one after another. With several threads, each step of a block is split among them.
 class BlockRun {
  public:
-  BlockRun(const Encoder& encoder, const Batch& batch, std::size_t num_threads);
+  // `rotaries` has a table for each of the plan's, long enough for the batch.
+  BlockRun(const Plan& plan, const std::vector<RotaryTable>& rotaries, const Batch& batch, std::size_t num_threads);
 
   // Writes the logits of the block's pairs to their places in `logits` [num_pairs][num_labels].
   void run(const Block& block, float* logits);
@@ -25,31 +28,69 @@ class BlockRun {
  private:
   // What one thread needs for some rows at a time.
   struct Slot {
-    Rows wide;          // [chunk_rows][max(intermediate_size, 3 hidden_size)]
-    Rows narrow;        // [chunk_rows][max(hidden_size, num_labels)]
-    OperandRows input;  // [chunk_rows][hidden_size]
-    OperandRows inner;  // [chunk_rows][intermediate_size]
+    Rows wide;          // [chunk_rows][widths.product]
+    Rows narrow;        // [chunk_rows][hidden_size]
+    Rows head[2];       // [chunk_rows][widths.head]
+    OperandRows input;  // [chunk_rows][max(hidden_size, widths.context)]
+    OperandRows inner;  // [chunk_rows][widths.inner]
     AlignedBuffer<std::uint32_t> attention;
     std::size_t attention_words = 0;
   };
 
+  // Rows on their way: what the sublayers add to, and the normed rows where they are kept.
+  struct Stream {
+    Rows rows;    // [rows][hidden_size]
+    Rows normed;  // [rows][widths.normed]
+  };
+
+  // Queries, keys and values, in the attention's format.
+  struct Projected {
+    Rows fp32;
+    OperandRows bf16;
+
+    Operand operand(Format format, std::size_t row) const {
+      return format == Format::fp32 ? fp32.operand(row) : bf16.operand(row);
+    }
+  };
+
+  using RowsTask = std::function<void(Slot& slot, std::size_t row, std::size_t rows)>;
+
   void reserve(std::size_t tokens, std::size_t pairs, std::size_t longest);
-  template <class Step>
-  void for_rows(std::size_t rows, const Step& step);
-  void embed(Slot& slot, std::size_t row, std::size_t rows);
-  Operand convert(Slot& slot, const Rows& rows, std::size_t row, std::size_t count);
-  void project(Slot& slot, const Layer& layer, std::size_t row, std::size_t rows);
-  void finish_layer(Slot& slot, const Layer& layer, const Rows& context, const Rows& hidden, std::size_t row,
-                    std::size_t rows);
-  void attend(Slot& slot, std::size_t pair, std::size_t head);
-  void query_last_layer(Slot& slot, std::size_t pair, std::size_t pairs);
-  void attend_last_layer(Slot& slot, std::size_t pair);
+  void for_rows(std::size_t rows, const RowsTask& task);
+  LinearCall call_for(const PackedLinear& linear, std::size_t rows, Operand input, FloatRows output) const;
+
+  // Each returns what the next product reads.
+  Operand embed(Slot& slot, std::size_t row, std::size_t rows);
+  Operand convert(Slot& slot, FloatRows values, std::size_t columns, std::size_t rows);
+  Operand feed(Slot& slot, const FeedForwardPart& part, const End& end, Operand input, const Stream& stream,
+               std::size_t row, std::size_t rows);
+  Operand add(Slot& slot, const PackedLinear& linear, const End& end, Operand input, const Stream& stream,
+              std::size_t row, std::size_t rows);
+
+  void run_to_attention(Slot& slot, std::size_t next, Operand input, const Stream& stream, std::size_t row,
+                        std::size_t rows);
+  FloatRows normed_rows(const Slot& slot, const End& end, const Stream& stream, std::size_t row) const;
+  const Rows& rows_before(std::size_t sublayer, const Stream& stream) const;
+  void pool(std::size_t pair, std::size_t pairs);
   void classify(Slot& slot, std::size_t pair, std::size_t pairs, float* logits);
+
+  // In block_attention.cpp: what comes before the product behind the heads, into context_ or pooled_context_.
+  void project(Slot& slot, const AttentionPart& part, Operand input, std::size_t row, std::size_t rows);
+  void project(Slot& slot, const AttentionPart& part, const PackedLinear& linear, std::size_t heads,
+               const std::int32_t* positions, Operand input, const Projected& output, std::size_t row,
+               std::size_t rows);
+  void attend(const AllRows& rows, const AttentionPart& part, std::size_t sublayer);
+  void attend(const PooledRow& rows, const AttentionPart& part, std::size_t sublayer);
+  void attend(const FoldedRow& rows, const AttentionPart& part, std::size_t sublayer);
+  Operand gather_pooled(Slot& slot, std::size_t sublayer, std::size_t pair, std::size_t pairs);
+  AttentionCall call_for(const AttentionPart& part, std::size_t pair, std::size_t head,
+                         std::size_t first_key_head) const;
 
   std::size_t start(std::size_t pair) const;   // a pair's first row in the block
   std::size_t length(std::size_t pair) const;  // and its number of rows
 
-  const Encoder& encoder_;
+  const Plan& plan_;
+  const std::vector<RotaryTable>& rotaries_;
   const Batch& batch_;
   const std::size_t num_threads_;
   const std::size_t chunk_rows_;
@@ -57,14 +98,16 @@ class BlockRun {
   Block block_{};
   std::size_t reserved_tokens_ = 0;
   std::size_t reserved_pairs_ = 0;
-  Rows hidden_;                 // [tokens][hidden_size]
-  Rows context_;                // [tokens][hidden_size]
-  Rows projected_;              // [tokens][3 hidden_size]: query, key, value in fp32
-  OperandRows projected_bf16_;  // or in bf16
-  Rows first_;                  // [pairs][hidden_size]: first tokens
-  Rows first_context_;          // [pairs][hidden_size]
-  Rows folded_queries_;         // [pairs * num_heads][hidden_size]
-  Rows folded_contexts_;        // [pairs * num_heads][hidden_size]
+  std::vector<std::int32_t> positions_;         // [tokens]: in their sequences
+  std::vector<std::int32_t> pooled_positions_;  // [pairs]: of the rows that the head reads
+  Stream tokens_;                               // [tokens]
+  Rows context_;                                // [tokens][widths.context]
+  Projected projected_;                         // [tokens]: query, key, value
+  Stream pooled_;                               // [pairs]
+  Rows pooled_context_;                         // [pairs][widths.context]
+  Projected pooled_query_;                      // [pairs]
+  Rows folded_queries_;                         // [pairs * heads][widths.folded]
+  Rows folded_contexts_;                        // [pairs * heads][widths.folded]
 };
 
 }  // namespace fastce

@@ -13,13 +13,16 @@ namespace fastce {
 // values or four int8 values (uint8 in activations, int8 in weights), first value in the lowest bits.
 enum class Format { fp32, bf16, int8 };
 
-enum class Activation { none, gelu, gelu_tanh, relu, tanh };
+enum class Activation { none, gelu, gelu_tanh, relu, silu, tanh };
 
 // Columns of a packed matrix that lie together. Rows of fp32 buffers are padded to a multiple of it.
 static constexpr std::size_t kPanel = 32;
 
 // Queries that attention takes at a time.
 static constexpr std::size_t kQueryChunk = 48;
+
+// More than any distance between a query and a key.
+static constexpr std::size_t kAnyDistance = static_cast<std::size_t>(-1);
 
 static constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -40,6 +43,12 @@ static constexpr std::size_t padded_stride(std::size_t words) {
   return stride % 1024 == 0 ? stride + 16 : stride;
 }
 
+// Rows of fp32 values, columns padded to a multiple of kPanel.
+struct FloatRows {
+  float* data;         // [rows][stride], null for none
+  std::size_t stride;  // values
+};
+
 // Activations as a matrix product reads them. What lies between the last value and the end of its word must be finite.
 struct Operand {
   std::uint32_t* words;       // [rows][stride]
@@ -48,10 +57,12 @@ struct Operand {
   std::int32_t* zero_points;  // [rows], int8 only
 };
 
-// A linear layer's parameters, packed for `Kernels::linear`.
+// A linear layer's parameters, packed for `Kernels::linear`. Those of a gated pair lie side by side: each panel has
+// kPanel / 2 columns of the gate, then the same ones of what it gates.
 struct Weight {
   Format format;
-  std::size_t columns;         // out_features
+  bool is_gated;
+  std::size_t columns;         // out_features, with both of a gated pair and what fills up their last panel
   std::size_t depth;           // words that hold in_features values
   const std::uint32_t* words;  // [ceil(columns / kPanel)][depth][kPanel], zero beyond the matrix
   const float* bias;           // [columns], padded with zeros to a multiple of kPanel, as are:
@@ -59,43 +70,61 @@ struct Weight {
   const std::int32_t* sums;    // [columns], int8 only: sums over in_features
 };
 
-// Parameters of a LayerNorm, both padded with zeros to a multiple of kPanel.
+enum class NormKind { layer, rms };
+
+// A norm's parameters, both padded with zeros to a multiple of kPanel.
 struct Norm {
+  NormKind kind;
   const float* weight;  // [columns]
-  const float* bias;    // [columns]
+  const float* bias;    // [columns], zeros where the norm has none
   float eps;
 };
 
-// output = activation(input weight^T + bias); where there is a residual, residual = LayerNorm(output + residual) then.
-// `converted`, where it has words, receives the last of these in `converted_format`.
+// Rotation of a row's first heads by its position: in each, elements i and i + pairs turn by the angle i.
+struct Rotation {
+  std::size_t heads;
+  std::size_t dim;
+  std::size_t pairs;
+  const float* cosines;           // [positions][pairs]
+  const float* sines;             // [positions][pairs]
+  const std::int32_t* positions;  // [rows]
+};
+
+// output = activation(input weight^T + bias), or activation(gate) * the other, half as wide, where the weight is gated;
+// rotated then, where there is a rotation. Where there is a stream, stream = stream + output, and where there is a norm
+// too, normed = norm(stream); it may lie in the place of the stream or of the output. `converted`, where it has words,
+// receives the last of these in `converted_format`.
 struct LinearCall {
   std::size_t rows;
   Operand input;
   const Weight* weight;
   Activation activation;
-  float* output;  // [rows][output_stride], columns padded to a multiple of kPanel
-  std::size_t output_stride;
-  float* residual;  // [rows][residual_stride] or null
-  std::size_t residual_stride;
-  const Norm* norm;  // null without a residual
+  const Rotation* rotation;  // or null
+  FloatRows output;          // as wide as both of a gated pair
+  FloatRows stream;          // or none
+  const Norm* norm;          // or null; null without a stream
+  FloatRows normed;          // with a norm only
   Operand converted;
   Format converted_format;
 };
 
-// output = softmax(scale * query key^T) value for one head of one sequence; all three operands in `format`.
+// output = softmax(scale * query key^T) value for one head of one sequence; all three operands in `format`. A query
+// sees the keys from `before` positions before its own to `after` behind it.
 struct AttentionCall {
   Format format;  // fp32, or bf16 with an even dim
   std::size_t dim;
   std::size_t queries;
   std::size_t keys;
+  std::size_t first_query;  // position of the first query among the keys
+  std::size_t before;       // or kAnyDistance
+  std::size_t after;
   const std::uint32_t* query;  // [queries][query_stride]
   std::size_t query_stride;    // words
   const std::uint32_t* key;    // [keys][key_stride]
   const std::uint32_t* value;  // [keys][key_stride]
   std::size_t key_stride;      // words
   float scale;
-  float* output;  // [queries][output_stride]
-  std::size_t output_stride;
+  FloatRows output;        // nothing beyond its columns is touched
   std::uint32_t* scratch;  // attention_scratch_words(...), aligned to 64 bytes
 };
 
@@ -108,10 +137,11 @@ static constexpr std::size_t attention_scratch_words(Format format, std::size_t 
 static constexpr std::size_t training_scratch_size(std::size_t dim, std::size_t keys) {
   const std::size_t width = round_up(dim, kPanel);
   const std::size_t length = round_up(keys, kPanel);
-  return 7 * length * width + kQueryChunk * (4 * width + 2 * padded_stride(keys) + length) + 16 * kPanel;
+  return 7 * length * width + kQueryChunk * (3 * width + length) + (2 * kQueryChunk + 1) * padded_stride(keys) +
+         16 * kPanel;
 }
 
-// output = LayerNorm(sum of one row of each table), for each token.
+// output = norm(sum of one row of each table), for each token.
 struct EmbeddingCall {
   static constexpr std::size_t kMaxTables = 3;
 
@@ -120,9 +150,17 @@ struct EmbeddingCall {
   std::size_t num_tables;
   const std::int32_t* ids[kMaxTables];  // [tokens]
   const float* tables[kMaxTables];      // [rows][columns]
-  Norm norm;
-  float* output;  // [tokens][output_stride], columns padded to a multiple of kPanel
-  std::size_t output_stride;
+  const Norm* norm;                     // null: the sum itself
+  FloatRows output;
+};
+
+// output = norm(input); both may be the same.
+struct NormalizeCall {
+  std::size_t rows;
+  std::size_t columns;
+  const Norm* norm;
+  FloatRows input;
+  FloatRows output;
 };
 
 // fp32 rows to an operand of the given format.
@@ -130,8 +168,7 @@ struct ConvertCall {
   Format format;
   std::size_t rows;
   std::size_t columns;
-  const float* input;  // [rows][input_stride], columns padded with anything finite to a multiple of kPanel
-  std::size_t input_stride;
+  FloatRows input;  // padded with anything finite
   Operand output;
 };
 
@@ -139,20 +176,23 @@ struct ConvertCall {
 struct Kernels {
   Format attention_format;  // the fastest one that attention has at this level
   void (*embed)(const EmbeddingCall&);
+  void (*normalize)(const NormalizeCall&);
   void (*convert)(const ConvertCall&);
   void (*linear)(const LinearCall&);
   void (*attention)(const AttentionCall&);
   double (*peak)(Format, std::size_t steps);  // for benchmarks: see kernels/peak.inl.h
 
-  // Of training: rows `begin` to before `end`, or one head of one sequence. Backward passes add to parameters'
-  // gradients.
+  // Of training: rows `begin` to before `end`, or a sequence's heads that share one head of its keys. Backward passes
+  // add to parameters' gradients.
   void (*norm_forward)(const NormForwardCall&, std::size_t begin, std::size_t end);
   void (*norm_backward)(const NormBackwardCall&, std::size_t begin, std::size_t end, const NormGradients&);
-  void (*gelu_forward)(const GeluForwardCall&, std::size_t begin, std::size_t end);
-  void (*gelu_backward)(const GeluBackwardCall&, std::size_t begin, std::size_t end, float* bias_gradient);
-  void (*varlen_attention_forward)(const VarlenAttention&, std::size_t sequence, std::size_t head, float* scratch);
-  void (*varlen_attention_backward)(const VarlenAttention&, const VarlenAttentionGradients&, std::size_t sequence,
-                                    std::size_t head, float* scratch);
+  void (*activate_forward)(const ActivateForwardCall&, std::size_t begin, std::size_t end);
+  void (*activate_backward)(const ActivateBackwardCall&, std::size_t begin, std::size_t end,
+                            const ActivateGradients& gradients);
+  void (*varlen_attention_forward)(const VarlenAttention&, const VarlenForward&, std::size_t sequence,
+                                   std::size_t kv_head, float* scratch);
+  void (*varlen_attention_backward)(const VarlenAttention&, const VarlenBackward&, std::size_t sequence,
+                                    std::size_t kv_head, float* scratch);
   void (*dropout_factors)(const Dropout&, std::size_t row, std::size_t columns, float* factors);
 };
 

@@ -16,25 +16,45 @@ std::uint32_t to_bf16(float value) {
   return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
+std::size_t total_outputs(const std::vector<LinearParameters>& parts) {
+  std::size_t outputs = 0;
+  for (const LinearParameters& part : parts) outputs += part.weight.rows;
+  return outputs;
+}
+
 }  // namespace
 
-PackedLinear::PackedLinear(Format format, const std::vector<LinearParameters>& parts) {
-  std::size_t columns = 0;
-  for (const LinearParameters& part : parts) columns += part.weight.rows;
+PackedLinear::PackedLinear(Format format, bool is_gated, std::size_t columns, std::size_t in_features) {
   const std::size_t padded = round_up(columns, kPanel);
-  const std::size_t depth = words_for(format, parts.front().weight.columns);
+  const std::size_t depth = words_for(format, in_features);
   words_ = AlignedBuffer<std::uint32_t>::zeros(padded * depth);
   bias_ = AlignedBuffer<float>::zeros(padded);
   if (format == Format::int8) {
     scales_ = AlignedBuffer<float>::zeros(padded);
     sums_ = AlignedBuffer<std::int32_t>::zeros(padded);
   }
-  weight_ = {format, columns, depth, words_.data(), bias_.data(), scales_.data(), sums_.data()};
+  weight_ = {format, is_gated, columns, depth, words_.data(), bias_.data(), scales_.data(), sums_.data()};
+}
+
+PackedLinear::PackedLinear(Format format, const std::vector<LinearParameters>& parts)
+    : PackedLinear(format, false, total_outputs(parts), parts.front().weight.columns) {
   std::size_t first_column = 0;
   for (const LinearParameters& part : parts) {
     pack(part, first_column);
     first_column += part.weight.rows;
   }
+}
+
+PackedLinear PackedLinear::gated(Format format, const LinearParameters& gate, const LinearParameters& gated) {
+  constexpr std::size_t kHalf = kPanel / 2;
+  const std::size_t size = gate.weight.rows;
+  PackedLinear packed(format, true, 2 * round_up(size, kHalf), gate.weight.columns);
+  for (std::size_t first = 0; first < size; first += kHalf) {
+    const std::size_t end = std::min(size, first + kHalf);
+    packed.pack(gate.outputs(first, end), 2 * first);
+    packed.pack(gated.outputs(first, end), 2 * first + kHalf);
+  }
+  return packed;
 }
 
 void PackedLinear::pack(const LinearParameters& part, std::size_t first_column) {

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cctype>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
@@ -12,6 +14,7 @@
 #include <exception>
 #include <fstream>
 #include <mutex>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -27,27 +30,51 @@ double quota_cpus(const std::string& quota, const std::string& period) {
   return microseconds > 0 && length > 0 ? microseconds / length : HUGE_VAL;
 }
 
-std::string first_word(const std::string& path) {
-  std::string word;
-  std::ifstream(path) >> word;
-  return word;
+// CPUs that the quota of one control group leaves, by the files of version 2 or of version 1.
+double group_cpus(const std::string& folder) {
+  std::string quota, period;
+  std::ifstream(folder + "/cpu.max") >> quota >> period;
+  if (quota.empty()) {
+    std::ifstream(folder + "/cpu.cfs_quota_us") >> quota;
+    std::ifstream(folder + "/cpu.cfs_period_us") >> period;
+  }
+  return quota_cpus(quota, period);
 }
 
-// The tightest quota among this process's control group and those above it.
-double control_group_cpus() {
-  double cpus = quota_cpus(first_word("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),  // version 1
-                           first_word("/sys/fs/cgroup/cpu/cpu.cfs_period_us"));
-  std::ifstream groups("/proc/self/cgroup");
-  for (std::string line; std::getline(groups, line);) {
-    if (line.rfind("0::", 0) != 0) continue;  // version 2
-    for (std::string group = line.substr(3);; group.erase(group.find_last_of('/'))) {
-      std::string quota, period;
-      std::ifstream("/sys/fs/cgroup" + group + "/cpu.max") >> quota >> period;
-      cpus = std::min(cpus, quota_cpus(quota, period));
-      if (group.find('/') == std::string::npos) break;
+// The folders where the hierarchy with these controllers may be mounted; none where it says nothing about CPUs.
+std::vector<std::string> hierarchy_folders(const std::string& controllers) {
+  if (controllers.empty()) return {"/sys/fs/cgroup"};  // version 2
+  if (("," + controllers + ",").find(",cpu,") == std::string::npos) return {};
+  return {"/sys/fs/cgroup/" + controllers, "/sys/fs/cgroup/cpu"};
+}
+
+// The tightest quota among this process's control groups and those above them.
+double control_group_cpus(const std::string& root) {
+  double cpus = HUGE_VAL;
+  std::ifstream groups(root + "/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {  // number:controllers:group
+    std::istringstream fields(line);
+    std::string number, controllers, path;
+    std::getline(std::getline(std::getline(fields, number, ':'), controllers, ':'), path);
+    for (const std::string& folder : hierarchy_folders(controllers)) {
+      for (std::string group = path;; group.erase(group.find_last_of('/'))) {
+        cpus = std::min(cpus, group_cpus(root + folder + group));
+        if (group.find('/') == std::string::npos) break;
+      }
     }
   }
   return cpus;
+}
+
+// What an environment variable of OpenMP's form says: a positive whole number, of which a list holds one for each level
+// of nesting. 0 where it says nothing else.
+std::size_t outermost_number(const char* text) {
+  if (text == nullptr) return 0;
+  char* end = nullptr;
+  errno = 0;
+  const long number = std::strtol(text, &end, 10);
+  while (std::isspace(static_cast<unsigned char>(*end))) ++end;
+  return errno == 0 && number > 0 && (*end == '\0' || *end == ',') ? static_cast<std::size_t>(number) : 0;
 }
 
 struct Job {
@@ -163,18 +190,16 @@ Pool& pool() {
 
 }  // namespace
 
-std::size_t usable_cpus() {
+std::size_t usable_cpus(const std::string& root) {
   cpu_set_t allowed;
   double cpus = std::thread::hardware_concurrency();
   if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) cpus = CPU_COUNT(&allowed);
-  return static_cast<std::size_t>(std::max(1.0, std::ceil(std::min(cpus, control_group_cpus()))));
+  return static_cast<std::size_t>(std::max(1.0, std::ceil(std::min(cpus, control_group_cpus(root)))));
 }
 
 std::size_t default_num_threads() {
   for (const char* name : {"FASTCE_NUM_THREADS", "OMP_NUM_THREADS"}) {
-    const char* text = std::getenv(name);
-    const long number = text == nullptr ? 0 : std::strtol(text, nullptr, 10);
-    if (number > 0) return static_cast<std::size_t>(number);
+    if (const std::size_t number = outermost_number(std::getenv(name))) return number;
   }
   return usable_cpus();
 }

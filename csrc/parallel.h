@@ -3,11 +3,13 @@
 
 #include <cstddef>
 #include <functional>
+#include <string>
 
 namespace fastce {
 
-// CPUs that this process may really use: its affinity, and the quotas of its control groups.
-std::size_t usable_cpus();
+// CPUs that this process may really use: its affinity, and the quotas of its control groups. `root` holds
+// the /proc and /sys to read.
+std::size_t usable_cpus(const std::string& root = "");
 
 // FASTCE_NUM_THREADS, else OMP_NUM_THREADS, else usable_cpus().
 std::size_t default_num_threads();

@@ -6,6 +6,11 @@
 
 namespace fastce {
 
+// fp32 rows as an operand.
+inline Operand operand_of(FloatRows rows) {
+  return {reinterpret_cast<std::uint32_t*>(rows.data), rows.stride, nullptr, nullptr};
+}
+
 // fp32 rows, padded to whole panels.
 class Rows {
  public:
@@ -16,10 +21,10 @@ class Rows {
   float* row(std::size_t index) const { return data_.data() + index * stride_; }
   std::size_t stride() const { return stride_; }
 
-  // The rows from `first` on as an fp32 operand.
-  Operand operand(std::size_t first) const {
-    return {reinterpret_cast<std::uint32_t*>(row(first)), stride_, nullptr, nullptr};
-  }
+  FloatRows from(std::size_t first) const { return {row(first), stride_}; }
+
+  // The rows from `first` on as an operand.
+  Operand operand(std::size_t first) const { return operand_of(from(first)); }
 
  private:
   std::size_t stride_ = 0;

@@ -1,6 +1,7 @@
 #include "training.h"
 
 #include <algorithm>
+#include <initializer_list>
 
 #include "aligned_buffer.h"
 
@@ -33,18 +34,26 @@ void sum_over_blocks(const Workers& workers, std::size_t rows, std::size_t size,
   }
 }
 
-// Runs step(sequence, head, scratch) for all heads of all sequences, the scratch large enough for the longest.
+// Takes apart sums of several parameters' gradients, `columns` each; null leaves one out.
+void copy_sums(const std::vector<float>& sums, std::size_t columns, std::initializer_list<float*> gradients) {
+  const float* from = sums.data();
+  for (float* gradient : gradients) {
+    if (gradient != nullptr) std::copy_n(from, columns, gradient);
+    from += columns;
+  }
+}
+
+// Runs step(sequence, head of its keys, scratch) for all of these, the scratch large enough for the longest sequence.
 template <class Step>
 void for_heads(const Workers& workers, const VarlenAttention& call, std::size_t sequences, const Step& step) {
   std::int32_t longest = 0;
   for (std::size_t i = 0; i < sequences; ++i) longest = std::max(longest, call.cu_keys[i + 1] - call.cu_keys[i]);
   const std::size_t size = training_scratch_size(call.dim, static_cast<std::size_t>(longest));
   std::vector<AlignedBuffer<float>> scratch(workers.num_threads);
-  parallel_for(sequences * call.num_heads, workers.num_threads, workers.openmp,
-               [&](std::size_t task, std::size_t slot) {
-                 if (scratch[slot].data() == nullptr) scratch[slot] = AlignedBuffer<float>(size);
-                 step(task / call.num_heads, task % call.num_heads, scratch[slot].data());
-               });
+  parallel_for(sequences * call.kv_heads, workers.num_threads, workers.openmp, [&](std::size_t task, std::size_t slot) {
+    if (scratch[slot].data() == nullptr) scratch[slot] = AlignedBuffer<float>(size);
+    step(task / call.kv_heads, task % call.kv_heads, scratch[slot].data());
+  });
 }
 
 }  // namespace
@@ -61,42 +70,46 @@ void norm_backward(const Workers& workers, const NormBackwardCall& call, std::si
   sum_over_blocks(workers, rows, totals.size(), totals.data(), [&](std::size_t begin, std::size_t end, float* sums) {
     workers.kernels.norm_backward(call, begin, end, {sums, sums + columns, sums + 2 * columns});
   });
-  std::copy_n(totals.data(), columns, gradients.weight);
-  std::copy_n(totals.data() + columns, columns, gradients.norm_bias);
-  if (gradients.bias != nullptr) std::copy_n(totals.data() + 2 * columns, columns, gradients.bias);
+  copy_sums(totals, columns, {gradients.weight, gradients.norm_bias, gradients.bias});
 }
 
-void gelu_forward(const Workers& workers, const GeluForwardCall& call, std::size_t rows) {
-  for_blocks(workers, rows,
-             [&](std::size_t, std::size_t begin, std::size_t end) { workers.kernels.gelu_forward(call, begin, end); });
-}
-
-void gelu_backward(const Workers& workers, const GeluBackwardCall& call, std::size_t rows, float* bias_gradient) {
-  sum_over_blocks(workers, rows, call.columns, bias_gradient, [&](std::size_t begin, std::size_t end, float* sums) {
-    workers.kernels.gelu_backward(call, begin, end, sums);
+void activate_forward(const Workers& workers, const ActivateForwardCall& call, std::size_t rows) {
+  for_blocks(workers, rows, [&](std::size_t, std::size_t begin, std::size_t end) {
+    workers.kernels.activate_forward(call, begin, end);
   });
 }
 
-void varlen_attention_forward(const Workers& workers, const VarlenAttention& call, std::size_t sequences) {
-  for_heads(workers, call, sequences, [&](std::size_t sequence, std::size_t head, float* scratch) {
-    workers.kernels.varlen_attention_forward(call, sequence, head, scratch);
+void activate_backward(const Workers& workers, const ActivateBackwardCall& call, std::size_t rows,
+                       const ActivateGradients& gradients) {
+  const std::size_t columns = call.columns;
+  std::vector<float> totals(2 * columns);
+  sum_over_blocks(workers, rows, totals.size(), totals.data(), [&](std::size_t begin, std::size_t end, float* sums) {
+    workers.kernels.activate_backward(call, begin, end, {sums, sums + columns});
+  });
+  copy_sums(totals, columns, {gradients.bias, gradients.factor_bias});
+}
+
+void varlen_attention_forward(const Workers& workers, const VarlenAttention& call, const VarlenForward& results,
+                              std::size_t sequences) {
+  for_heads(workers, call, sequences, [&](std::size_t sequence, std::size_t kv_head, float* scratch) {
+    workers.kernels.varlen_attention_forward(call, results, sequence, kv_head, scratch);
   });
 }
 
-void varlen_attention_backward(const Workers& workers, const VarlenAttention& call,
-                               const VarlenAttentionGradients& gradients, std::size_t sequences) {
-  for_heads(workers, call, sequences, [&](std::size_t sequence, std::size_t head, float* scratch) {
-    workers.kernels.varlen_attention_backward(call, gradients, sequence, head, scratch);
+void varlen_attention_backward(const Workers& workers, const VarlenAttention& call, const VarlenBackward& tensors,
+                               std::size_t sequences) {
+  for_heads(workers, call, sequences, [&](std::size_t sequence, std::size_t kv_head, float* scratch) {
+    workers.kernels.varlen_attention_backward(call, tensors, sequence, kv_head, scratch);
   });
 }
 
-void embedding_forward(const Workers& workers, const std::vector<Lookup>& lookups, std::size_t tokens,
+void embedding_forward(const Workers& workers, const std::vector<Lookup<const float>>& lookups, std::size_t tokens,
                        std::size_t columns, float* sums) {
   for_blocks(workers, tokens, [&](std::size_t, std::size_t begin, std::size_t end) {
     for (std::size_t token = begin; token < end; ++token) {
       float* sum = sums + token * columns;
       std::fill_n(sum, columns, 0.0f);
-      for (const Lookup& lookup : lookups) {
+      for (const auto& lookup : lookups) {
         const float* row = lookup.table + static_cast<std::size_t>(lookup.ids[token]) * columns;
         for (std::size_t j = 0; j < columns; ++j) sum[j] += row[j];
       }
@@ -105,14 +118,14 @@ void embedding_forward(const Workers& workers, const std::vector<Lookup>& lookup
 }
 
 // Threads share the columns: many tokens have the same row.
-void embedding_backward(const Workers& workers, const std::vector<Lookup>& lookups, std::size_t tokens,
+void embedding_backward(const Workers& workers, const std::vector<Lookup<float>>& lookups, std::size_t tokens,
                         std::size_t columns, const float* gradient) {
   constexpr std::size_t kColumns = 64;
   parallel_for((columns + kColumns - 1) / kColumns, workers.num_threads, workers.openmp,
                [&](std::size_t part, std::size_t) {
                  const std::size_t begin = part * kColumns;
                  const std::size_t end = std::min(columns, begin + kColumns);
-                 for (const Lookup& lookup : lookups) {
+                 for (const auto& lookup : lookups) {
                    for (std::size_t token = 0; token < tokens; ++token) {
                      float* row = lookup.table + static_cast<std::size_t>(lookup.ids[token]) * columns;
                      const float* added = gradient + token * columns;

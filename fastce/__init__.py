@@ -8,18 +8,24 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fastce.installation import installed_instead
+
+__path__ = installed_instead(__path__)
+
 from fastce.version import __version__
 
 if TYPE_CHECKING:
     from fastce.backends.base import available_backends
     from fastce.cross_encoder import CrossEncoder
+    from fastce.options import ModelOptions
     from fastce.settings import set_num_threads
     from fastce.training.input_example import InputExample
 
-__all__ = ["CrossEncoder", "InputExample", "__version__", "available_backends", "set_num_threads"]
+__all__ = ["CrossEncoder", "InputExample", "ModelOptions", "__version__", "available_backends", "set_num_threads"]
 
 _HOMES = {
     "CrossEncoder": "fastce.cross_encoder",
+    "ModelOptions": "fastce.options",
     "InputExample": "fastce.training.input_example",
     "available_backends": "fastce.backends.base",
     "set_num_threads": "fastce.settings",

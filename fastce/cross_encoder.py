@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fastce import legacy, scoring
+from fastce.attributes import Attributes
 from fastce.checkpoints import adapters
 from fastce.checkpoints.loading import load_checkpoint, precision_from_dtype
 from fastce.checkpoints.metadata import Metadata
-from fastce.checkpoints.network import capped_length, head_names
+from fastce.checkpoints.network import head_names, length_limit
 from fastce.checkpoints.saving import push_checkpoint, save_checkpoint
-from fastce.checkpoints.source import Source
-from fastce.inputs import check_positive, check_text, check_texts, choose_prompt, split_pairs
-from fastce.pipeline import Pipeline
-from fastce.settings import default_device, default_num_threads
+from fastce.checkpoints.source import Source, errors_of_files
+from fastce.inputs import check_positive, check_precision, check_text, check_texts, choose_prompt, split_pairs
+from fastce.packing import MAX_BATCH_TOKENS
+from fastce.pipeline import BatchLimits, Pipeline
+from fastce.settings import default_device, default_num_threads, progress_bar
 from fastce.spec import Precision
-from fastce.training.fit import fit
-from fastce.training.options import FitOptions
+from fastce.training.fit_mixin import FitMixin
 
 
-class CrossEncoder:
+class CrossEncoder(FitMixin, Attributes):
     """Scores pairs of texts with a Hugging Face sequence-classification model.
 
     Args:
@@ -34,8 +36,8 @@ class CrossEncoder:
         max_length: Tokens of a pair at most, special ones included; None takes the tokenizer's limit. Capped by the
             model's positions, with a warning.
         device: Where to run, such as `"cpu"` or `"cuda:0"`; None takes the best one at hand.
-        activation_fn: Turns logits into scores; None takes the model's own, else sigmoid for one label and identity
-            for several.
+        activation_fn: Turns logits into scores: a function, or the name of a class of `torch.nn` such as `"sigmoid"`.
+            None takes the model's own, else sigmoid for one label and identity for several.
         cache_folder: Where files from the Hub are kept.
         trust_remote_code: Whether a model may bring Python code of its own for transformers to run.
         revision: Branch, tag or commit on the Hub.
@@ -48,12 +50,11 @@ class CrossEncoder:
         default_prompt_name: The prompt to use where `predict` is asked for none.
         backend: `"auto"` for the fastest one that can run the model, or a name of `available_backends`, which then
             never gives way to another.
-        precision: `"fp32"`, `"bf16"`, `"fp16"` or `"int8"`: the arithmetic of `predict` and `rank`. Training and saving
-            are in float32 always.
+        precision: `"fp32"`, `"bf16"`, `"fp16"` or `"int8"`, or torch's word for it: the arithmetic of `predict` and
+            `rank`. Training and saving are in float32 always.
         num_threads: CPU threads for scoring; None follows `fastce.set_num_threads` and `FASTCE_NUM_THREADS`, else all.
 
     Attributes:
-        activation_fn: Turns logits into scores.
         prompts: Prompt names to texts.
         default_prompt_name: The prompt to use where none is asked for, or None.
         pipeline: What computes the logits, with the backend, the precision and the number of threads.
@@ -71,7 +72,7 @@ class CrossEncoder:
         num_labels: int | None = None,
         max_length: int | None = None,
         device: str | torch.device | None = None,
-        activation_fn: scoring.ActivationFn | None = None,
+        activation_fn: scoring.ActivationFn | str | None = None,
         cache_folder: str | Path | None = None,
         trust_remote_code: bool = False,
         revision: str | None = None,
@@ -86,35 +87,42 @@ class CrossEncoder:
         precision: Precision = "fp32",
         num_threads: int | None = None,
     ):
-        model_kwargs = model_kwargs or {}
+        model_kwargs = {} if model_kwargs is None else model_kwargs
         asked = precision_from_dtype(model_kwargs.get("dtype", model_kwargs.get("torch_dtype")))
         options = {
             "cache_dir": cache_folder,
             "trust_remote_code": trust_remote_code,
-            "revision": revision or "main",
+            "revision": "main" if revision is None else revision,
             "local_files_only": local_files_only,
             "token": token,
         }
-        checkpoint = load_checkpoint(
-            Source(str(model_name_or_path), options),
-            num_labels=None if num_labels is None else check_positive(num_labels, "num_labels"),
-            model_kwargs=model_kwargs,
-            processor_kwargs=processor_kwargs or {},
-            config_kwargs=config_kwargs or {},
-        )
+        source = Source(str(model_name_or_path), options)
+        num_labels = None if num_labels is None else check_positive(num_labels, "num_labels")
+        with errors_of_files(source.name):
+            checkpoint = load_checkpoint(
+                source,
+                num_labels=num_labels,
+                model_kwargs=model_kwargs,
+                processor_kwargs={} if processor_kwargs is None else processor_kwargs,
+                config_kwargs={} if config_kwargs is None else config_kwargs,
+            )
         if num_threads is not None:
             check_positive(num_threads, "num_threads")
         default_num_threads()  # a wrong environment variable says so now
-        self.pipeline = Pipeline(checkpoint, backend, asked or precision, num_threads)
+        self.pipeline = Pipeline(checkpoint, backend, asked or check_precision(precision), num_threads)
         stored = checkpoint.metadata
-        self.prompts = dict(stored.prompts) | dict(prompts or {})
-        self.default_prompt_name = default_prompt_name or stored.default_prompt_name
-        self.activation_fn = activation_fn or scoring.default_activation(stored.activation_fn, self.num_labels)
+        self.prompts = dict(stored.prompts) | dict({} if prompts is None else prompts)
+        self.default_prompt_name = stored.default_prompt_name if default_prompt_name is None else default_prompt_name
+        if activation_fn is None:
+            with errors_of_files(source.name):
+                activation_fn = scoring.default_activation(stored.activation_fn, self.num_labels)
+        self.activation_fn = activation_fn
         self.model_card_data = legacy.ModelCardData()
         self._max_length = 0
-        self.max_length = self.tokenizer.model_max_length if max_length is None else max_length
-        self.to(device or default_device())
-        self.pipeline.built_encoder()  # broken weights, and a backend that can't run the model, say so now
+        self.max_length = length_limit(self.tokenizer) if max_length is None else max_length
+        self.to(default_device() if device is None else device)
+        with errors_of_files(source.name, but=(ValueError, OSError)):
+            self.pipeline.built_encoder()  # broken weights, and a backend that can't run the model, say so now
 
     @legacy.method_arguments(legacy.PREDICT_NAMES, legacy.PREDICT_WITHOUT_EFFECT, legacy.PREDICT_PLACES)
     def predict(
@@ -122,15 +130,16 @@ class CrossEncoder:
         inputs: Any,
         prompt_name: str | None = None,
         prompt: str | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         show_progress_bar: bool | None = None,
-        activation_fn: scoring.ActivationFn | None = None,
+        activation_fn: scoring.ActivationFn | str | None = None,
         apply_softmax: bool = False,
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         device: str | torch.device | None = None,
         pool: object = None,
         chunk_size: int | None = None,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> Any:
         """Scores pairs of texts. A score depends on its own pair alone, whatever it is batched with.
 
@@ -138,15 +147,16 @@ class CrossEncoder:
             inputs: One pair of texts, or any iterable of pairs.
             prompt_name: Which stored prompt to put before each first text.
             prompt: A prompt itself; wins over `prompt_name`.
-            batch_size: Pairs per batch at most; pairs of similar length are batched together.
+            batch_size: Pairs per batch at most; None leaves it to `max_batch_tokens`.
             show_progress_bar: Whether to show a bar; None shows one where fastce's logger is at INFO or below.
-            activation_fn: Turns logits into scores, for this call.
+            activation_fn: Turns logits into scores, for this call; see the attribute.
             apply_softmax: Whether the scores of several labels shall sum to 1.
             convert_to_numpy: Return a NumPy array rather than a list of tensors.
             convert_to_tensor: Return one tensor; wins over `convert_to_numpy`.
             device: Move the model there first.
             pool: Has no effect: one process uses every core.
             chunk_size: Has no effect, as `pool`.
+            max_batch_tokens: Tokens per batch at most; pairs of similar length are batched together, without padding.
 
         Returns:
             float32 scores in the order of `inputs`: `[num_pairs]` for one label, else `[num_pairs, num_labels]`. A
@@ -156,25 +166,60 @@ class CrossEncoder:
             TypeError: Something in `inputs` is not a text; the message says where.
             ValueError: A pair has not two texts, or an argument is out of range.
         """
-        first, second, single = split_pairs(inputs)
-        batch_size = check_positive(batch_size, "batch_size")
-        chosen_prompt = choose_prompt(
-            self.prompts, prompt, self.default_prompt_name if prompt_name is None else prompt_name
-        )
+        limits = BatchLimits.checked(batch_size, max_batch_tokens)
+        first, second, single = self._texts(inputs, prompt_name, prompt)
         if pool is not None or chunk_size is not None:
             warnings.warn("predict: pool and chunk_size have no effect, one process uses every core", stacklevel=3)
         if device is not None:
             self.to(device)
-        if chosen_prompt:
-            first = [chosen_prompt + text for text in first]
-        logits = self.pipeline.logits(
-            first, second, max_length=self.max_length, batch_size=batch_size, show_progress_bar=show_progress_bar
-        )
+        chosen = self.activation_fn if activation_fn is None else scoring.check_activation(activation_fn)
+        with progress_bar(show_progress_bar, total=len(first), description="Scoring", unit="pairs") as progress:
+            logits = self.pipeline.logits((first, second), self.max_length, limits, progress.update)
         with torch.inference_mode():
-            scores = scoring.scores_from_logits(logits, activation_fn or self.activation_fn, apply_softmax)
+            scores = scoring.scores_from_logits(logits, chosen, apply_softmax)
         return scoring.convert(
             scores, convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor, single=single
         )
+
+    def stream(
+        self,
+        windows: Iterable[Sequence[tuple[str, str]]],
+        *,
+        batch_size: int | None = None,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> Iterator[np.ndarray]:
+        """Scores windows of pairs one after the other, each while the next one is read and tokenised.
+
+        For what does not fit into memory: no more than two windows are in it.
+
+        Args:
+            windows: Lists of pairs of texts, some thousand each. What taking one raises is raised behind the scores of
+                the one before.
+            batch_size: As for `predict`.
+            max_batch_tokens: As for `predict`.
+            advance: Called with numbers of pairs that have been computed, such as the `update` of a progress bar.
+
+        Yields:
+            For each window what `predict` returns for its pairs, with the default prompt and activation function.
+
+        Raises:
+            TypeError: Something in a window is not a text; the message says where.
+            ValueError: A pair has not two texts, or an argument is out of range.
+        """
+        limits = BatchLimits.checked(batch_size, max_batch_tokens)
+        texts = (self._texts(window, None, None)[:2] for window in windows)
+        for logits in self.pipeline.stream(texts, self.max_length, limits, advance):
+            with torch.inference_mode():
+                scores = scoring.scores_from_logits(logits, self.activation_fn, apply_softmax=False)
+            yield scores.cpu().numpy()
+
+    def _texts(self, inputs: Any, prompt_name: str | None, prompt: str | None) -> tuple[list[str], list[str], bool]:
+        """First texts with their prompt, second texts, and whether the input was a single pair."""
+        first, second, single = split_pairs(inputs)
+        name = self.default_prompt_name if prompt_name is None else prompt_name
+        chosen = choose_prompt(self.prompts, prompt, name)
+        return [chosen + text for text in first] if chosen else first, second, single
 
     @legacy.method_arguments(legacy.RANK_NAMES, legacy.RANK_WITHOUT_EFFECT)
     def rank(
@@ -185,12 +230,13 @@ class CrossEncoder:
         return_documents: bool = False,
         prompt_name: str | None = None,
         prompt: str | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         show_progress_bar: bool | None = None,
-        activation_fn: scoring.ActivationFn | None = None,
+        activation_fn: scoring.ActivationFn | str | None = None,
         device: str | torch.device | None = None,
         pool: object = None,
         chunk_size: int | None = None,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> list[dict[str, Any]]:
         """Ranks documents by their score with a query.
 
@@ -207,6 +253,7 @@ class CrossEncoder:
             device: As for `predict`.
             pool: As for `predict`.
             chunk_size: As for `predict`.
+            max_batch_tokens: As for `predict`.
 
         Returns:
             Dictionaries with `corpus_id` (position in `documents`), `score` and, if asked for, `text`; best first,
@@ -233,98 +280,25 @@ class CrossEncoder:
             device=device,
             pool=pool,
             chunk_size=chunk_size,
+            max_batch_tokens=max_batch_tokens,
         ).tolist()
         order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[:top_k]
         extra = {index: {"text": texts[index]} for index in order} if return_documents else {}
         return [{"corpus_id": index, "score": scores[index]} | extra.get(index, {}) for index in order]
 
-    def fit(
-        self,
-        train_dataloader: Any,
-        evaluator: Callable[..., Any] | None = None,
-        epochs: int = 1,
-        loss_fct: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
-        activation_fct: scoring.ActivationFn | None = None,
-        scheduler: str = "WarmupLinear",
-        warmup_steps: int = 10000,
-        optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
-        optimizer_params: Mapping[str, Any] | None = None,
-        weight_decay: float = 0.01,
-        evaluation_steps: int = 0,
-        output_path: str | Path | None = None,
-        save_best_model: bool = True,
-        max_grad_norm: float = 1,
-        use_amp: bool = False,
-        callback: Callable[[float, int, int], None] | None = None,
-        show_progress_bar: bool = True,
-        checkpoint_path: str | Path | None = None,
-        checkpoint_save_steps: int = 500,
-        checkpoint_save_total_limit: int = 0,
-        *,
-        resume_from_checkpoint: bool | str | Path = False,
-        gradient_accumulation_steps: int = 1,
-        gradient_checkpointing: bool = False,
-        length_grouping: bool = False,
-        seed: int | None = None,
-        logging_steps: int = 0,
-        report_to: str = "none",
-    ) -> None:
-        """Fine-tunes the model, as `fit` of sentence-transformers 2.2 does.
-
-        Texts are tokenised ahead of the steps, each distinct one once. A step is one of the optimizer's.
-
-        Args:
-            train_dataloader: A DataLoader, or any sized iterable of lists, of `InputExample`. No `collate_fn` is used.
-            evaluator: Called as `evaluator(model, output_path=, epoch=, steps=)`; returns a number, higher for a better
-                model, or a dictionary with one under the evaluator's `primary_metric`.
-            epochs: Passes over the data.
-            loss_fct: One of `fastce.losses`, or any function of logits and labels; None takes binary cross-entropy for
-                one label, cross-entropy for several.
-            activation_fct: Applied to the logits before the loss; None applies nothing.
-            scheduler: A name of `fastce.training.schedulers.SCHEDULERS`, in any case.
-            warmup_steps: Steps over which the learning rate rises.
-            optimizer_class: The optimizer; torch's AdamW and Adam run fused unless `optimizer_params` say otherwise.
-            optimizer_params: Its arguments; None means `{"lr": 2e-5}`.
-            weight_decay: Weight decay of everything but biases and LayerNorm.
-            evaluation_steps: Evaluate also after so many steps; 0 evaluates after each epoch only.
-            output_path: Where to save.
-            save_best_model: Save whenever an evaluation is the best so far. Without this, or without an evaluator, the
-                model is saved at the end.
-            max_grad_norm: Gradients are scaled down to this norm.
-            use_amp: Mixed precision: bfloat16, or float16 with loss scaling on GPUs without bfloat16.
-            callback: Called as `callback(score, epoch, steps)` after each evaluation.
-            show_progress_bar: Whether to show bars.
-            checkpoint_path: Where to keep checkpoints, `checkpoint-<step>` each; None keeps none.
-            checkpoint_save_steps: Steps between two of them.
-            checkpoint_save_total_limit: How many to keep, the latest ones; 0 keeps all.
-            resume_from_checkpoint: A checkpoint to go on from, or True for the latest one in `checkpoint_path`, if any.
-                The run ends as if it had never stopped, unless the dataset keeps a state of its own.
-            gradient_accumulation_steps: Batches whose gradients make one step.
-            gradient_checkpointing: Whether to compute activations twice rather than keep them, to save memory.
-            length_grouping: Whether to make batches of similar length out of every 32 that the DataLoader gives; each
-                example still occurs once an epoch.
-            seed: Sets the generators of Python, NumPy and PyTorch first.
-            logging_steps: Log the loss every so many steps, to the logger `fastce.training` at INFO; 0 logs nothing, or
-                every 50 steps with `report_to`.
-            report_to: Where losses and scores go besides: `"tensorboard"`, `"wandb"` or `"none"`.
-
-        Raises:
-            TypeError: An example is not an `InputExample` with the texts that the loss wants; the message says which.
-            ValueError: An argument is out of range, or the loss is not a number.
-            OSError: `output_path` or `checkpoint_path` can't be written; found before training.
-        """
-        fit(self, train_dataloader, FitOptions.from_arguments(locals()))
-
-    def save(self, path: str | Path, **options: Any) -> None:
+    @legacy.method_arguments({}, legacy.SAVE_WITHOUT_EFFECT)
+    def save(self, path: str | Path, *, safe_serialization: bool = True) -> None:
         """Writes the model so that transformers, sentence-transformers and fastce load it. Adapters are merged.
 
         Args:
             path: A directory; made if missing. An interrupted save leaves the model that was in it.
-            **options: Options of sentence-transformers' method, such as `safe_serialization`; without effect.
+            safe_serialization: Weights are written to safetensors whatever this says; False warns.
 
         Raises:
             OSError: The directory can't be written.
         """
+        if not safe_serialization:
+            warnings.warn("save: fastce writes safetensors, pickles it never does", stacklevel=3)
         name = scoring.activation_name(self.activation_fn)
         metadata = Metadata(activation_fn=name, prompts=self.prompts, default_prompt_name=self.default_prompt_name)
         save_checkpoint(path, self.model, self.tokenizer, metadata)
@@ -384,6 +358,14 @@ class CrossEncoder:
         self.pipeline.checkpoint.tokenizer = tokenizer
 
     @property
+    def backend(self) -> str:
+        """Name of the backend that scores."""
+        return self.pipeline.built_encoder().backend
+
+    def __repr__(self) -> str:
+        return f"CrossEncoder({self.config._name_or_path!r}, {self.pipeline.description})"
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.pipeline.checkpoint.device
@@ -397,13 +379,3 @@ class CrossEncoder:
     def num_labels(self) -> int:
         """Number of logits per pair."""
         return int(self.config.num_labels)
-
-    @property
-    def max_length(self) -> int:
-        """Tokens of a pair at most, special ones included. Setting it beyond the model's positions warns and caps."""
-        return self._max_length
-
-    @max_length.setter
-    def max_length(self, value: int) -> None:
-        self._max_length = capped_length(check_positive(value, "max_length"), self.config)
-        self.tokenizer.model_max_length = self._max_length  # saved with the tokenizer

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import ItemsView, Iterable, KeysView, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
+
+from fastce.spec import PRECISIONS, Precision
+
+PRECISION_OF_DTYPE: dict[str, Precision] = {
+    "float32": "fp32",
+    "float": "fp32",
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "half": "fp16",
+    "qint8": "int8",
+}
+"""What torch calls them; int8 has one name."""
+
+TABLE_REMEDY = (
+    "iterating a table may give its columns; pass its rows, such as df[['first', 'second']].values.tolist() or "
+    "list(zip(table['first'], table['second'])), or for texts one column, such as list(table['text'])"
+)
 
 
 def split_pairs(inputs: Any) -> tuple[list[str], list[str], bool]:
     """Turns `predict`'s inputs into first texts and second texts.
 
     Args:
-        inputs: One pair of texts, or any iterable of pairs: list, tuple, NumPy array, column of a dataset.
+        inputs: One pair of texts (a list, a tuple or a NumPy array), or any iterable of pairs that keeps their order.
 
     Returns:
         The first texts, the second texts, and whether the input was a single pair.
@@ -21,17 +38,41 @@ def split_pairs(inputs: Any) -> tuple[list[str], list[str], bool]:
         TypeError: Something is not a text or not a pair; the message says where.
         ValueError: A pair has not exactly two texts; the message says where.
     """
-    if isinstance(inputs, np.ndarray):
-        inputs = inputs.tolist()
-    if isinstance(inputs, str | bytes | Mapping | Set) or not isinstance(inputs, Iterable):
-        raise TypeError(f"inputs: expected a pair of texts or a list of pairs, got {describe(inputs)}")
-    pairs = list(inputs)
-    single = bool(pairs) and not any(map(is_sequence, pairs))
+    pairs = check_elements(inputs, "inputs", "a pair of texts or a list of pairs")
+    single = isinstance(inputs, list | tuple | np.ndarray) and not any(map(is_sequence, pairs)) and has_text(pairs)
     if single:
         pairs = [pairs]
     for index, pair in enumerate(pairs):
         check_pair(pair, "inputs" if single else f"inputs[{index}]")
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs], single
+
+
+def check_elements(values: Any, place: str, expected: str) -> list[Any]:
+    """Turns an iterable into a list, if iterating gives its elements, in an order that means something.
+
+    Args:
+        values: What a caller passed.
+        place: What it is called.
+        expected: What it should be.
+
+    Raises:
+        TypeError: It is a text, a mapping, a set or a table, or nothing to iterate; the message says what helps.
+    """
+    if isinstance(values, np.ndarray):
+        values = values.tolist()  # a text, of an array without dimensions
+    remedy = None
+    if isinstance(values, Mapping):
+        remedy = "iterating gives its keys; pass list(x.values()), or list(x.items()) for pairs of key and value"
+    elif isinstance(values, Set) and not isinstance(values, KeysView | ItemsView):  # a dict's have its order
+        remedy = "its order means nothing; pass a list"
+    elif hasattr(values, "columns") or hasattr(values, "column_names"):
+        remedy = TABLE_REMEDY
+    elif isinstance(values, str | bytes | bytearray | memoryview) or not isinstance(values, Iterable):
+        remedy = ""
+    if remedy is None:
+        return list(values.to_pylist() if hasattr(values, "to_pylist") else values)  # Arrow iterates scalars of its own
+    found = type(values).__name__ if remedy else describe(values)
+    raise TypeError(f"{place}: expected {expected}, got {found}{': ' if remedy else ''}{remedy}")
 
 
 def check_pair(pair: Any, place: str) -> None:
@@ -51,9 +92,7 @@ def check_texts(texts: Iterable[Any], place: str) -> list[str]:
     Raises:
         TypeError: `texts` is a single text or holds something else than texts; the message says where.
     """
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        raise TypeError(f"{place}: expected a list of texts, got {describe(texts)}")
-    found = texts.tolist() if isinstance(texts, np.ndarray) else list(texts)
+    found = check_elements(texts, place, "a list of texts")
     for index, text in enumerate(found):
         check_text(text, f"{place}[{index}]")
     return found
@@ -104,9 +143,35 @@ def check_positive(value: Any, place: str) -> int:
     return int(value)
 
 
+def check_precision(value: Any) -> Precision:
+    """A precision by its own name or by torch's, such as `"bfloat16"` or `torch.bfloat16`.
+
+    Raises:
+        ValueError: There is no such precision.
+    """
+    name = str(value).lower().removeprefix("torch.")
+    precision = PRECISION_OF_DTYPE.get(name, name)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {value!r}")
+    return precision
+
+
+def check_function(value: Any, name: str) -> None:
+    """Raises TypeError unless `value` is None or can be called, and is not a class, which would make an object."""
+    if isinstance(value, type):
+        raise TypeError(f"{name}: expected a function, got the class {value.__name__}; make an object of it")
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}: expected a function, got {describe(value)}")
+
+
 def is_sequence(value: Any) -> bool:
     """Whether a value can be a pair or a list of pairs, which a text can't."""
     return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes | bytearray)
+
+
+def has_text(values: Iterable[Any]) -> bool:
+    """Whether there is a text among values."""
+    return any(isinstance(value, str) for value in values)
 
 
 def describe(value: Any) -> str:
@@ -114,4 +179,4 @@ def describe(value: Any) -> str:
     if value is None:
         return "None"
     text = repr(value)
-    return type(value).__name__ if len(text) > 40 else f"{type(value).__name__} {text}"
+    return type(value).__name__ if len(text) > 40 or "\n" in text else f"{type(value).__name__} {text}"

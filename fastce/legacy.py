@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
+import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -29,8 +31,13 @@ PREDICT_NAMES = {"sentences": "inputs", "activation_fct": "activation_fn"}
 PREDICT_WITHOUT_EFFECT = ("num_workers",)
 PREDICT_PLACES: dict[int, tuple[type, str]] = {2: (int, "batch_size")}
 """Positional arguments of 2.2, self being 0: a value of this type in this place is that argument."""
+SAVE_WITHOUT_EFFECT = ("model_name", "create_model_card", "train_datasets")
 RANK_NAMES = {"activation_fct": "activation_fn"}
 RANK_WITHOUT_EFFECT = ("num_workers", "apply_softmax", "convert_to_numpy", "convert_to_tensor")
+
+
+MEANT = {"dtype": "precision", "torch_dtype": "precision", "threads": "num_threads", "activation": "activation_fn"}
+"""What people call arguments that are spelt otherwise."""
 
 
 class ModelCardData:
@@ -42,6 +49,7 @@ class ModelCardData:
 
 def constructor_arguments(function: Callable[P, R]) -> Callable[P, R]:
     """Lets `CrossEncoder.__init__` take every older name and the older positional orders."""
+    known = [*argument_names(function), "classifier_dropout"]
 
     @functools.wraps(function)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> R:
@@ -54,6 +62,7 @@ def constructor_arguments(function: Callable[P, R]) -> Callable[P, R]:
                 raise TypeError(f"CrossEncoder: got {name} twice")
             kwargs[name] = value
         kwargs = rename(kwargs, CONSTRUCTOR_NAMES, "CrossEncoder")
+        check_names(kwargs, known, "CrossEncoder")
         if "classifier_dropout" in kwargs:
             dropout = kwargs.pop("classifier_dropout")
             deprecated(
@@ -78,6 +87,8 @@ def method_arguments(
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        known = argument_names(function)
+
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> R:
             kind, place_name = places.get(len(args) - 1, (None, ""))
@@ -88,7 +99,9 @@ def method_arguments(
                 if name in kwargs:
                     del kwargs[name]
                     deprecated(f"{function.__name__}: {name} has no effect", stacklevel=2)
-            return function(*args, **rename(kwargs, names, function.__name__))
+            kwargs = rename(kwargs, names, function.__name__)
+            check_names(kwargs, known, function.__name__)
+            return function(*args, **kwargs)
 
         return cast(Callable[P, R], wrapper)
 
@@ -110,6 +123,26 @@ def rename(kwargs: dict[str, Any], names: dict[str, str], where: str) -> dict[st
             raise TypeError(f"{where}: got {current} twice, once as an older name")
         renamed[current] = value
     return renamed
+
+
+def argument_names(function: Callable[..., Any]) -> list[str]:
+    """The names of a method's arguments."""
+    return list(inspect.signature(function).parameters)[1:]
+
+
+def check_names(given: Iterable[str], known: Sequence[str], where: str) -> None:
+    """Raises TypeError for an argument that a function does not have, with the one that may have been meant.
+
+    Args:
+        given: Names of the arguments.
+        known: Names of the function's.
+        where: What the function is called.
+    """
+    for name in given:
+        if name not in known:
+            meant = MEANT.get(name) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
+            hint = f"did you mean {meant}?" if meant in known else f"it has {', '.join(known)}"
+            raise TypeError(f"{where}: it has no argument {name!r}; {hint}")
 
 
 def deprecated(message: str, *, stacklevel: int) -> None:

@@ -1,15 +1,54 @@
-"""The way from texts to logits: tokenisation, packing and the encoder, one after the other."""
+"""The way from texts to logits: tokenisation, packing and the encoder, window after window."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
 import torch
 
+from fastce.backends.base import Request, check_backend
 from fastce.backends.cache import Built, EncoderCache
 from fastce.checkpoints.checkpoint import Checkpoint
-from fastce.packing import length_ordered_batches, pack
-from fastce.settings import default_num_threads, progress_bar
+from fastce.inputs import check_positive
+from fastce.packing import MAX_BATCH_TOKENS, length_ordered_batches, pack
+from fastce.settings import default_num_threads
 from fastce.spec import Precision
 from fastce.tokenization import PairTokenizer, TokenizedPairs
+
+Window = tuple[Sequence[str], Sequence[str]]
+"""First texts and second texts, as many."""
+
+
+class BatchLimits(NamedTuple):
+    """What a batch may hold.
+
+    Attributes:
+        max_pairs: Pairs at most; None leaves it to the tokens.
+        max_tokens: Tokens at most; a single longer pair still makes a batch.
+    """
+
+    max_pairs: int | None = None
+    max_tokens: int = MAX_BATCH_TOKENS
+
+    @classmethod
+    def checked(cls, batch_size: Any, max_batch_tokens: Any) -> BatchLimits:
+        """The limits that a caller asks for.
+
+        Raises:
+            TypeError: One is not a whole number.
+            ValueError: One is less than 1.
+        """
+        most = None if batch_size is None else check_positive(batch_size, "batch_size")
+        return cls(most, check_positive(max_batch_tokens, "max_batch_tokens"))
+
+
+class Tokenized(NamedTuple):
+    """A window's distinct pairs, and which of them each pair is."""
+
+    pairs: TokenizedPairs
+    distinct: list[int]
 
 
 class Pipeline:
@@ -17,14 +56,14 @@ class Pipeline:
 
     Args:
         checkpoint: The model.
-        backend: Name of the backend to score with, or `"auto"`.
+        backend: Name of the backend to run, or `"auto"`.
         precision: The arithmetic of scoring.
         num_threads: CPU threads for scoring; None follows `fastce.set_num_threads`.
     """
 
     def __init__(self, checkpoint: Checkpoint, backend: str, precision: Precision, num_threads: int | None):
         self.checkpoint = checkpoint
-        self.backend = backend
+        self.backend = check_backend(backend)
         self.precision: Precision = precision
         self.num_threads = num_threads
         self._encoders = EncoderCache()
@@ -32,38 +71,80 @@ class Pipeline:
 
     def built_encoder(self, *, training: bool = False) -> Built:
         """The encoder that scores, or the one that trains; made again where the weights have changed since."""
-        backend: tuple[str, Precision] = ("auto", "fp32") if training else (self.backend, self.precision)
-        return self._encoders.get(self.checkpoint, *backend, training=training)
+        precision: Precision = "fp32" if training else self.precision
+        return self._encoders.get(self.checkpoint, self.backend, precision, training=training)
 
-    def tokenize(self, first: list[str], second: list[str], max_length: int) -> TokenizedPairs:
+    @property
+    def description(self) -> str:
+        """What runs, on what and how, and what is against faster backends."""
+        built = self.built_encoder()
+        threads = default_num_threads() if self.num_threads is None else self.num_threads
+        device, number = str(self.checkpoint.device), "all" if threads is None else threads
+        facts = f"backend={built.backend!r}, precision={self.precision!r}, device={device!r}, num_threads={number}"
+        against = [f"not {name}: {', '.join(found.reasons)}" for name, found in built.choice.passed_over.items()]
+        return "; ".join([facts, *against])
+
+    def request(self) -> Request:
+        """What its backend is asked to run."""
+        return Request(self.checkpoint.network(with_module=False), self.precision, self.checkpoint.device)
+
+    def tokenize(self, first: Sequence[str], second: Sequence[str], max_length: int) -> TokenizedPairs:
         """Tokenises pairs of texts, truncated to `max_length`."""
-        if self._pair_tokenizer.tokenizer is not self.checkpoint.tokenizer:
-            self._pair_tokenizer = PairTokenizer(self.checkpoint.tokenizer)
+        self._pair_tokenizer.tokenizer = self.checkpoint.tokenizer
         return self._pair_tokenizer(first, second, max_length)
 
     def logits(
-        self, first: list[str], second: list[str], *, max_length: int, batch_size: int, show_progress_bar: bool | None
+        self, window: Window, max_length: int, limits: BatchLimits, advance: Callable[[int], object]
     ) -> torch.Tensor:
-        """Computes logits; each distinct pair once, so that equal pairs have equal scores.
+        """The logits of a single window; see `stream`."""
+        return self._compute(self._tokenize_window(window, max_length), limits, advance)
+
+    def stream(
+        self, windows: Iterable[Window], max_length: int, limits: BatchLimits, advance: Callable[[int], object]
+    ) -> Iterator[torch.Tensor]:
+        """Computes the logits of windows of pairs, each while the next one is read and tokenised.
+
+        A window's pairs are batched in order of length, and each distinct pair is computed once, so that equal pairs of
+        a window have equal scores on every backend.
 
         Args:
-            first: First text of each pair.
-            second: Second text of each pair, as many.
+            windows: The pairs. What taking the next window raises is raised when this one's logits have been given.
             max_length: Tokens of a pair at most.
-            batch_size: Pairs per batch at most.
-            show_progress_bar: Whether to show a bar; None follows fastce's logger.
+            limits: What a batch may hold.
+            advance: Told of every batch how many distinct pairs it had, and of the pairs that needed no computing.
 
-        Returns:
-            float32 `[num_pairs, num_labels]` on the model's device, in the order of the pairs.
+        Yields:
+            For each window float32 `[num_pairs, num_labels]` on the model's device, in the order of its pairs.
         """
+        remaining = iter(windows)
+
+        def following() -> Tokenized | None:
+            window = next(remaining, None)
+            return None if window is None else self._tokenize_window(window, max_length)
+
+        tokenized = following()
+        with ThreadPoolExecutor(1, thread_name_prefix="fastce-tokenizer") as executor:
+            while tokenized is not None:
+                ahead = executor.submit(following)
+                yield self._compute(tokenized, limits, advance)
+                tokenized = ahead.result()
+
+    def _tokenize_window(self, window: Window, max_length: int) -> Tokenized:
         number: dict[tuple[str, str], int] = {}
-        distinct = [number.setdefault(pair, len(number)) for pair in zip(first, second, strict=True)]
-        pairs = self.tokenize([pair[0] for pair in number], [pair[1] for pair in number], max_length)
+        distinct = [number.setdefault(pair, len(number)) for pair in zip(*window, strict=True)]
+        return Tokenized(
+            self.tokenize([pair[0] for pair in number], [pair[1] for pair in number], max_length), distinct
+        )
+
+    def _compute(self, tokenized: Tokenized, limits: BatchLimits, advance: Callable[[int], object]) -> torch.Tensor:
+        pairs, distinct = tokenized
         built = self.built_encoder()
-        logits = torch.empty(len(pairs), self.checkpoint.config.num_labels, device=self.checkpoint.device)
-        num_threads = self.num_threads or default_num_threads()
-        with progress_bar(show_progress_bar, total=len(pairs), description="Scoring", unit="pairs") as progress:
-            for indices in length_ordered_batches(pairs.lengths, batch_size):
-                logits[indices] = built.encoder.logits(pack(pairs, indices, built.positions), num_threads)
-                progress.update(len(indices))
+        logits = torch.empty(
+            len(pairs), self.checkpoint.config.num_labels, dtype=torch.float32, device=self.checkpoint.device
+        )
+        num_threads = default_num_threads() if self.num_threads is None else self.num_threads
+        for indices in length_ordered_batches(pairs.lengths, *limits):
+            logits[indices] = built.encoder.logits(pack(pairs, indices, built.positions), num_threads)
+            advance(len(indices))
+        advance(len(distinct) - len(pairs))
         return logits[distinct]

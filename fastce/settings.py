@@ -55,6 +55,15 @@ def default_num_threads() -> int | None:
     return check_positive(int(text), "FASTCE_NUM_THREADS")
 
 
+def usable_cpus() -> int:
+    """CPUs that affinity and, where the C++ module is there to read them, the quotas of control groups leave."""
+    try:
+        from fastce import _core
+    except ImportError:
+        return len(os.sched_getaffinity(0))
+    return _core.usable_cpus()
+
+
 def cpp_facts() -> dict[str, str]:
     """What the C++ module says of itself and of this machine, by name.
 
@@ -74,6 +83,17 @@ def cpp_facts() -> dict[str, str]:
 
 _threads_lock = threading.Lock()
 _threads_before: list[int] = []
+
+
+def start_afresh_after_fork() -> None:
+    """Leaves torch one thread in a forked child: OpenMP's are gone, and an operation that counts on them never ends."""
+    global _threads_lock
+    _threads_lock = threading.Lock()  # another thread of the parent may have held it
+    _threads_before.clear()
+    torch.set_num_threads(1)
+
+
+os.register_at_fork(after_in_child=start_afresh_after_fork)
 
 
 @contextmanager

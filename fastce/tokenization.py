@@ -6,23 +6,17 @@ The result equals `tokenizer(first, second, truncation=True, max_length=max_leng
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
+
+from fastce.text_tokenizers import FastTokenizer, Piece, PythonTokenizer, template
 
 TEXTS_PER_CALL = 4096
 """Texts handed to the tokenizer at once: enough for its threads, little enough for memory."""
-
-
-class Piece(NamedTuple):
-    """A part of a pair's template: special tokens, or the place of the first (0) or second (1) text."""
-
-    token_type: int
-    special_ids: tuple[int, ...]
-    text: int | None
 
 
 @dataclass(frozen=True)
@@ -65,37 +59,68 @@ class TokenizedPairs:
         return self.token_ids[source], np.repeat(np.tile(self.token_types, len(indices)), sizes)
 
 
-class PairTokenizer:
-    """A Hugging Face tokenizer, used without touching its state.
+@dataclass(frozen=True)
+class Snapshot:
+    """What was made of a tokenizer while it was in one state.
 
-    Fast tokenizers keep truncation and padding as mutable state, which is why threads can't share them; this works on
-    a private copy that has neither.
-
-    Args:
-        tokenizer: The model's tokenizer. Tokens added to it later are noticed.
-        remembers: Whether to keep the ids of every text, for texts that come again and again.
+    Attributes:
+        tokenizer: The tokenizer.
+        state: That state.
+        encoder: Encodes single texts.
+        pieces: The template of pairs.
+        memory: Ids of the texts that are remembered.
     """
 
-    def __init__(self, tokenizer: Any, *, remembers: bool = False):
-        self.tokenizer = tokenizer
-        self._memory: dict[str, np.ndarray] | None = {} if remembers else None
-        self._size = -1
-        self._refresh()
-
-    def _refresh(self) -> None:
-        """Copies the tokenizer again where its vocabulary has grown."""
-        size = len(self.tokenizer)
-        if size != self._size:
-            self._encoder = (FastTokenizer if self.tokenizer.is_fast else PythonTokenizer)(self.tokenizer)
-            self._pieces = template(self._encoder)
-            self._size = size
-            if self._memory is not None:
-                self._memory.clear()
+    tokenizer: Any
+    state: object
+    encoder: FastTokenizer | PythonTokenizer
+    pieces: tuple[Piece, ...]
+    memory: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def num_special_tokens(self) -> int:
         """Special tokens of a pair."""
-        return sum(len(piece.special_ids) for piece in self._pieces)
+        return sum(len(piece.special_ids) for piece in self.pieces)
+
+
+class PairTokenizer:
+    """A Hugging Face tokenizer, used without touching its state.
+
+    Fast tokenizers keep truncation and padding as mutable state, which is why threads can't share them; this works on
+    a private one of the same parts that has neither.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        remembers: Whether to keep the ids of every text, for texts that come again and again.
+
+    Attributes:
+        tokenizer: The tokenizer. What is changed about it, and another in its place, counts from the next call on.
+    """
+
+    def __init__(self, tokenizer: Any, *, remembers: bool = False):
+        self.tokenizer = tokenizer
+        self.remembers = remembers
+        self._latest: Snapshot | None = None
+        self._snapshot()
+
+    def _snapshot(self) -> Snapshot:
+        """The tokenizer as it is now. Threads may find different ones, each whole."""
+        tokenizer = self.tokenizer
+        kind = FastTokenizer if tokenizer.is_fast else PythonTokenizer
+        state = kind.state(tokenizer)
+        latest = self._latest
+        if latest is None or latest.tokenizer is not tokenizer or latest.state != state:
+            encoder = kind(tokenizer)
+            self._latest = latest = Snapshot(tokenizer, state, encoder, template(encoder))
+        return latest
+
+    @property
+    def num_special_tokens(self) -> int:
+        """Special tokens of a pair."""
+        return self._snapshot().num_special_tokens
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(PairTokenizer, remembers=self.remembers), (self.tokenizer,)
 
     def __call__(self, first: Sequence[str], second: Sequence[str], max_length: int) -> TokenizedPairs:
         """Tokenises pairs.
@@ -109,73 +134,78 @@ class PairTokenizer:
         Raises:
             ValueError: `max_length` leaves no room beside the special tokens.
         """
-        self._refresh()
-        room = max_length - self.num_special_tokens
+        snapshot = self._snapshot()
+        room = max_length - snapshot.num_special_tokens
         if room < 1:
-            raise ValueError(f"max_length: {max_length} leaves no room beside {self.num_special_tokens} special tokens")
+            raise ValueError(
+                f"max_length: {max_length} leaves no room beside {snapshot.num_special_tokens} special tokens"
+            )
         number: dict[str, int] = {}
         pair_texts = np.array(
             [[number.setdefault(text, len(number)) for text in texts] for texts in (first, second)], dtype=np.int64
         )  # [2, num_pairs]
-        token_ids, text_sizes = self._tokenize(number)
+        token_ids, text_sizes = self._tokenize(snapshot, number)
         text_starts = np.cumsum(text_sizes) - text_sizes
 
         full = text_sizes[pair_texts]
-        kept = truncate_longest_first(full, room, extra_to_first=self._encoder.extra_to_first)
+        kept = truncate_longest_first(full, room, extra_to_first=snapshot.encoder.extra_to_first)
         begin = text_starts[pair_texts]
-        if self.tokenizer.truncation_side == "left":
+        if snapshot.tokenizer.truncation_side == "left":
             begin = begin + full - kept
 
-        starts = np.empty((len(first), len(self._pieces)), dtype=np.int64)
+        starts = np.empty((len(first), len(snapshot.pieces)), dtype=np.int64)
         sizes = np.empty_like(starts)
         special_start = len(token_ids)
-        for column, piece in enumerate(self._pieces):
+        for column, piece in enumerate(snapshot.pieces):
             if piece.text is None:
                 starts[:, column], sizes[:, column] = special_start, len(piece.special_ids)
                 special_start += len(piece.special_ids)
             else:
                 starts[:, column], sizes[:, column] = begin[piece.text], kept[piece.text]
-        special_ids = np.array([token for piece in self._pieces for token in piece.special_ids], dtype=np.int32)
+        special_ids = np.array([token for piece in snapshot.pieces for token in piece.special_ids], dtype=np.int32)
         return TokenizedPairs(
             token_ids=np.concatenate([token_ids, special_ids]),
             starts=starts,
             sizes=sizes,
-            token_types=np.array([piece.token_type for piece in self._pieces], dtype=np.int32),
+            token_types=np.array([piece.token_type for piece in snapshot.pieces], dtype=np.int32),
         )
 
     def remember(self, texts: Iterable[str]) -> None:
         """Tokenises those texts that are new. May run in another thread than the calls."""
-        assert self._memory is not None
-        new = [text for text in dict.fromkeys(texts) if text not in self._memory]
-        ids, sizes = self._encode(new)
-        self._memory.update(zip(new, np.split(ids, np.cumsum(sizes)[:-1]), strict=True) if new else ())
+        assert self.remembers
+        self._remember(self._snapshot(), texts)
 
     def size_of(self, text: str) -> int:
-        """Tokens of a text that is remembered."""
-        assert self._memory is not None
-        return len(self._memory[text])
+        """Tokens of a text."""
+        return int(self._tokenize(self._snapshot(), [text])[1][0])
 
-    def _tokenize(self, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns all ids end to end, int32, and the number of each text's ids, int64."""
-        if self._memory is None:
-            return self._encode(texts)
+    def _remember(self, snapshot: Snapshot, texts: Iterable[str]) -> None:
+        new = [text for text in dict.fromkeys(texts) if text not in snapshot.memory]
+        ids, sizes = encode(snapshot.encoder, new)
+        snapshot.memory.update(zip(new, np.split(ids, np.cumsum(sizes)[:-1]), strict=True) if new else ())
+
+    def _tokenize(self, snapshot: Snapshot, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """As `encode`, from memory where there is one."""
+        if not self.remembers:
+            return encode(snapshot.encoder, texts)
         known = list(texts)
-        self.remember(known)
-        ids = [self._memory[text] for text in known]
+        self._remember(snapshot, known)
+        ids = [snapshot.memory[text] for text in known]
         return np.concatenate(ids or [np.empty(0, dtype=np.int32)]), np.array(
             [len(part) for part in ids], dtype=np.int64
         )
 
-    def _encode(self, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The same, of texts that are not remembered."""
-        ids: list[np.ndarray] = []
-        sizes: list[int] = []
-        waiting = [well_formed(text) for text in texts]
-        for start in range(0, len(waiting), TEXTS_PER_CALL):
-            encoded = self._encoder.encode(waiting[start : start + TEXTS_PER_CALL])
-            sizes += map(len, encoded)
-            ids.append(np.fromiter(chain.from_iterable(encoded), dtype=np.int32))
-        return np.concatenate(ids or [np.empty(0, dtype=np.int32)]), np.array(sizes, dtype=np.int64)
+
+def encode(encoder: FastTokenizer | PythonTokenizer, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns all texts' ids end to end, int32, and the number of each text's ids, int64."""
+    ids: list[np.ndarray] = []
+    sizes: list[int] = []
+    waiting = [well_formed(text) for text in texts]
+    for start in range(0, len(waiting), TEXTS_PER_CALL):
+        encoded = encoder.encode(waiting[start : start + TEXTS_PER_CALL])
+        sizes += map(len, encoded)
+        ids.append(np.fromiter(chain.from_iterable(encoded), dtype=np.int32))
+    return np.concatenate(ids or [np.empty(0, dtype=np.int32)]), np.array(sizes, dtype=np.int64)
 
 
 def well_formed(text: str) -> str:
@@ -205,73 +235,3 @@ def truncate_longest_first(sizes: np.ndarray, room: int, *, extra_to_first: bool
     # A text shorter than its share leaves the rest of the room to the other.
     kept = np.minimum(sizes, np.maximum(share, room - sizes[::-1]))
     return np.where(first + second <= room, sizes, kept)
-
-
-class FastTokenizer:
-    """A private copy of a tokenizer of the tokenizers library, without truncation and padding."""
-
-    extra_to_first = False
-
-    def __init__(self, tokenizer: Any):
-        self.copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self.copy.no_truncation()
-        self.copy.no_padding()
-        self.copy.encode_special_tokens = tokenizer.backend_tokenizer.encode_special_tokens
-        self.has_token_types = "token_type_ids" in tokenizer.model_input_names
-
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens."""
-        return [encoding.ids for encoding in self.copy.encode_batch_fast(texts, add_special_tokens=False)]
-
-    def pair(self, first: str, second: str) -> tuple[list[int], list[int], list[int]]:
-        """Ids, token types and special-token mask of a pair with its special tokens."""
-        encoding = self.copy.encode(first, second)
-        types = encoding.type_ids if self.has_token_types else [0] * len(encoding.ids)
-        return encoding.ids, types, encoding.special_tokens_mask
-
-
-class PythonTokenizer:
-    """A tokenizer written in Python, which has no state to protect."""
-
-    extra_to_first = True
-
-    def __init__(self, tokenizer: Any):
-        self.tokenizer = tokenizer
-
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens."""
-        return [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
-
-    def pair(self, first: str, second: str) -> tuple[list[int], list[int], list[int]]:
-        """Ids, token types and special-token mask of a pair with its special tokens."""
-        encoding = self.tokenizer(first, second, return_special_tokens_mask=True)
-        ids = encoding["input_ids"]
-        return ids, encoding.get("token_type_ids", [0] * len(ids)), encoding["special_tokens_mask"]
-
-
-def template(encoder: FastTokenizer | PythonTokenizer) -> tuple[Piece, ...]:
-    """Learns from one example where a tokenizer puts the special tokens of a pair.
-
-    Raises:
-        ValueError: The tokenizer does more to a pair than surround its texts with special tokens.
-    """
-    texts = ("one", "two two")
-    tokens = encoder.encode(list(texts))
-    ids, types, special = encoder.pair(*texts)
-    pieces: list[Piece] = []
-    at = text = 0
-    while at < len(ids):
-        if special[at] or text == 2:
-            size, piece = 1, Piece(types[at], (ids[at],), None)
-            if pieces and pieces[-1].text is None and pieces[-1].token_type == types[at]:
-                piece = Piece(types[at], (*pieces.pop().special_ids, ids[at]), None)
-        else:
-            size, piece = len(tokens[text]), Piece(types[at], (), text)
-            if ids[at : at + size] != tokens[text] or len(set(types[at : at + size])) != 1:
-                raise ValueError("the tokenizer's pair template is not texts surrounded by special tokens")
-            text += 1
-        pieces.append(piece)
-        at += size
-    if text != 2:
-        raise ValueError("the tokenizer's pair template does not hold both texts")
-    return tuple(pieces)

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_models import PAIRS, SENTENCES
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner, Result
 
 import fastce
@@ -111,7 +117,7 @@ def test_bad_arguments(tiny: Tiny, tmp_path: Path) -> None:
         (("--in", tmp_path / "none.jsonl"), "--in: no file"),
         (("--in", tmp_path / "pairs.xlsx"), "expected a file ending in .jsonl, .ndjson, .csv, .tsv"),
         (("--in", "-", "--precision", "fp64"), "--precision: expected one of fp32, bf16, fp16, int8, got 'fp64'"),
-        (("--in", "-", "--backend", "onnx"), "backend: expected 'auto' or one of"),
+        (("--in", "-", "--backend", "tvm"), "backend: expected 'auto' or one of"),
     ):
         result = invoke("score", "--model", tiny("bert"), *arguments, stdin="")
         assert result.exit_code == 1
@@ -137,8 +143,8 @@ def test_info(monkeypatch: pytest.MonkeyPatch) -> None:
     result = invoke("info")
     assert result.exit_code == 0
     assert f"fastce {fastce.__version__}" in result.stdout
-    assert "backend torch, fp32 on" in result.stdout
-    assert "backend torch, int8 on cpu: it has no int8" in result.stdout
+    assert "backend reference, fp32 on" in result.stdout
+    assert "backend reference, int8 on cpu: it has no int8" in result.stdout
     monkeypatch.setenv("FASTCE_NUM_THREADS", "7")
     assert "threads: 7" in invoke("info").stdout
 
@@ -182,3 +188,154 @@ def test_spreadsheets(tiny: Tiny, tmp_path: Path) -> None:
     result = invoke("score", "--model", tiny("bert"), "--in", source)
     assert result.exit_code == 1
     assert "pairs.csv, line 2: more fields than the header has" in result.stderr
+
+
+def test_tables_without_a_header(tiny: Tiny, tmp_path: Path) -> None:
+    source = tmp_path / "pairs.csv"
+    source.write_text("a guitar,a stage\nbread,flour\n")
+    result = invoke("score", "--model", tiny("bert"), "--in", source)
+    assert result.exit_code == 1
+    assert "pairs.csv, line 1: which two of the fields a guitar, a stage?" in result.stderr
+    model = CrossEncoder(tiny("bert"))
+    for arguments, pairs in (
+        (("--no-header",), [("a guitar", "a stage"), ("bread", "flour")]),
+        (("--no-header", "--text-columns", "2,1"), [("a stage", "a guitar"), ("flour", "bread")]),
+        (("--text-columns", "a guitar,a stage"), [("bread", "flour")]),
+        (("--text-columns", '"a guitar","a stage"'), [("bread", "flour")]),
+    ):
+        result = invoke("score", "--model", tiny("bert"), "--in", source, *arguments)
+        assert result.exit_code == 0, result.output
+        assert scores_in(result.stdout) == pytest.approx(model.predict(pairs), abs=1e-6)
+    result = invoke("score", "--model", tiny("bert"), "--in", source, "--text-columns", "a guitar")
+    assert result.exit_code == 1
+    assert "--text-columns: expected two names, separated by a comma, got 'a guitar'" in result.stderr
+
+
+def test_documents_have_an_encoding(tiny: Tiny, tmp_path: Path) -> None:
+    documents = tmp_path / "documents.txt"
+    arguments = ("rank", "--model", tiny("bert"), "--query", "the train", "--docs", documents, "--top-k", 5)
+    documents.write_bytes("straße\r\n\r\nnaïve\r\n".encode("utf-16"))
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+    assert sorted(line.split("\t")[1] for line in result.stdout.splitlines()) == ["naïve", "straße"]
+    documents.write_bytes(b"plain\nna\xefve\n")
+    result = invoke(*arguments)
+    assert result.exit_code == 1
+    assert "documents.txt, line 2: byte 0xEF is not UTF-8" in result.stderr
+
+
+def test_a_folder_is_no_file_of_pairs(tiny: Tiny, tmp_path: Path) -> None:
+    result = invoke("score", "--model", tiny("bert"), "--in", tmp_path)
+    assert result.exit_code == 1
+    assert "--in: no file" in result.stderr
+
+
+@pytest.mark.parametrize(("name", "status"), [("bfloat16", 0), ("BF16", 0), ("float8", 1)])
+def test_precisions_by_names_of_torch(tiny: Tiny, name: str, status: int) -> None:
+    result = invoke("score", "--model", tiny("bert"), "--in", "-", "--precision", name, stdin='["a", "b"]\n')
+    assert result.exit_code == status, result.output
+    if status:
+        assert "--precision: expected one of fp32, bf16, fp16, int8, got 'float8'" in result.stderr
+
+
+def test_the_module_is_the_command() -> None:
+    output = subprocess.run([sys.executable, "-m", "fastce", "--version"], check=True, capture_output=True, text=True)
+    assert output.stdout == f"fastce {fastce.__version__}\n"
+    assert invoke("--version").stdout == f"fastce {fastce.__version__}\n"
+
+
+@pytest.fixture
+def scoring(tiny: Tiny, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """`fastce score` at work, after its first scores, with pairs that would take it long."""
+    source = tmp_path / "pairs"
+    os.mkfifo(source)
+    command = ["-m", "fastce", "score", "--model", tiny("bert"), "--in", str(source)]
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), source.open("w") as stream:
+            while True:
+                stream.write('["a guitar", "a stage"]\n' * 1000)
+
+    threading.Thread(target=feed, daemon=True).start()
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def messages_of(process: subprocess.Popen[str]) -> list[str]:
+    """What a process wrote to standard error, without the bar."""
+    lines = process.communicate(timeout=60)[1].replace("\r", "\n").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("Scoring")]
+
+
+def test_a_reader_that_has_enough_is_no_fault(scoring: subprocess.Popen[str]) -> None:
+    assert scoring.stdout is not None
+    assert "score" in scoring.stdout.readline()
+    scoring.stdout.close()
+    scoring.stdout = None
+    assert messages_of(scoring) == []
+    assert scoring.returncode == 1
+
+
+def test_an_interrupt_is_one_line(scoring: subprocess.Popen[str]) -> None:
+    assert scoring.stdout is not None
+    assert "score" in scoring.stdout.readline()
+    scoring.send_signal(signal.SIGINT)
+    (message,) = messages_of(scoring)
+    assert re.fullmatch(
+        r"fastce: interrupted; standard output has the scores of the first \d+ pairs of .*pairs, .* into another file",
+        message,
+    )
+    assert scoring.returncode == 130
+
+
+def test_an_interrupt_while_a_model_is_loaded(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastce.cli.load", interrupted)
+    result = invoke("score", "--model", tiny("bert"), "--in", "-", stdin="")
+    assert (result.exit_code, result.stderr) == (130, "fastce: interrupted\n")
+
+
+def change_config(directory: Path, **changes: object) -> None:
+    config = json.loads((directory / "config.json").read_text()) | changes
+    (directory / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("kind", ["model.safetensors", "shards", "pytorch_model.bin"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "albert"])
+def test_a_head_is_known_by_its_weights(tiny: Tiny, tmp_path: Path, family: str, kind: str) -> None:
+    """Where the config names no architecture."""
+    expected = CrossEncoder(tiny(family, num_labels=3)).predict(READABLE[:3])
+    module = AutoModelForSequenceClassification.from_pretrained(tiny(family, num_labels=3))
+    module.save_pretrained(tmp_path, max_shard_size="30KB" if kind == "shards" else "1GB")
+    AutoTokenizer.from_pretrained(tiny(family)).save_pretrained(tmp_path)
+    if kind == "pytorch_model.bin":
+        (tmp_path / "model.safetensors").unlink()
+        torch.save(module.state_dict(), tmp_path / kind)
+    change_config(tmp_path, architectures=None)
+    result = invoke(
+        "score", "--model", tmp_path, "--in", "-", stdin="".join(json.dumps(pair) + "\n" for pair in READABLE[:3])
+    )
+    assert result.exit_code == 0, result.output
+    scores = [json.loads(line)["scores"] for line in result.stdout.splitlines()]
+    assert np.allclose(scores, expected, atol=1e-6)
+
+
+def test_a_head_that_only_the_config_has_is_none(tiny: Tiny, tmp_path: Path) -> None:
+    AutoModel.from_pretrained(tiny("bert")).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny("bert")).save_pretrained(tmp_path)
+    change_config(tmp_path, architectures=["BertForSequenceClassification"])
+    result = invoke("score", "--model", tmp_path, "--in", "-", stdin='["a", "b"]\n')
+    assert result.exit_code == 1
+    assert "has no classification head" in result.stderr
+    change_config(tmp_path, architectures=None)
+    assert "has no classification head" in invoke("score", "--model", tmp_path, "--in", "-", stdin="").stderr

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,3 +108,48 @@ def test_the_second_place_of_predict_was_the_batch_size(tiny: Tiny) -> None:
     model = CrossEncoder(tiny("bert"))
     with pytest.warns(DeprecationWarning, match="pass batch_size by name"):
         assert np.array_equal(model.predict(PAIRS[:5], 2), model.predict(PAIRS[:5], batch_size=2))
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("predict", {"batchsize": 3}, "predict: it has no argument 'batchsize'; did you mean batch_size?"),
+        ("predict", {"activation": None}, "predict: it has no argument 'activation'; did you mean activation_fn?"),
+        ("rank", {"topk": 3}, "rank: it has no argument 'topk'; did you mean top_k?"),
+        ("fit", {"epoch": 3}, "fit: it has no argument 'epoch'; did you mean epochs?"),
+        ("fit", {"activation_fn": None}, "fit: it has no argument 'activation_fn'; did you mean activation_fct?"),
+        ("save", {"safe_serialisation": False}, "did you mean safe_serialization?"),
+        ("predict", {"zzzz": 3}, "predict: it has no argument 'zzzz'; it has inputs, prompt_name, prompt, batch_size"),
+    ],
+)
+def test_a_misspelt_argument_suggests_the_right_one(
+    tiny: Tiny, method: str, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        getattr(CrossEncoder(tiny("bert")), method)([], **arguments)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ({"max_lenght": 3}, "max_length"),
+        ({"num_label": 1}, "num_labels"),
+        ({"dtype": "bfloat16"}, "precision"),
+        ({"threads": 1}, "num_threads"),
+        ({"trust_remotecode": True}, "trust_remote_code"),
+    ],
+)
+def test_a_misspelt_argument_of_the_constructor(tiny: Tiny, arguments: dict[str, Any], meant: str) -> None:
+    (name,) = arguments
+    with pytest.raises(TypeError, match=rf"CrossEncoder: it has no argument '{name}'; did you mean {meant}\?"):
+        CrossEncoder(tiny("bert"), **arguments)
+
+
+def test_options_of_save(tiny: Tiny, tmp_path: Path) -> None:
+    model = CrossEncoder(tiny("bert"))
+    with pytest.warns(UserWarning, match="fastce writes safetensors"):
+        model.save(tmp_path, safe_serialization=False)
+    assert (tmp_path / "model.safetensors").exists()
+    with pytest.warns(DeprecationWarning, match="save: create_model_card has no effect"):
+        model.save(tmp_path, create_model_card=True)

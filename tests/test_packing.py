@@ -11,7 +11,7 @@ from tiny_models import PAIRS, make_byte_bpe
 from transformers.models.roberta.modeling_roberta import RobertaEmbeddings
 
 from fastce.packing import length_ordered_batches, pack, position_ids
-from fastce.spec import PositionScheme
+from fastce.spec import AbsolutePositions
 from fastce.tokenization import PairTokenizer
 
 LENGTHS = st.lists(st.integers(1, 600), max_size=80).map(lambda lengths: np.array(lengths, dtype=np.int64))
@@ -28,6 +28,11 @@ def test_batches_cover_each_pair_once_within_the_limits(lengths: np.ndarray, max
     assert in_order == sorted(in_order, reverse=True)
 
 
+def test_without_a_number_of_pairs_tokens_alone_decide() -> None:
+    batches = list(length_ordered_batches(np.full(1000, 3), None, 300))
+    assert [len(batch) for batch in batches] == [100] * 10
+
+
 @given(lengths=LENGTHS, max_pairs=st.integers(1, 40), budget=st.integers(1, 2000))
 def test_no_batch_could_have_taken_the_next_pair(lengths: np.ndarray, max_pairs: int, budget: int) -> None:
     batches = list(length_ordered_batches(lengths, max_pairs, budget))
@@ -42,7 +47,7 @@ def test_padding_aware_positions_equal_transformers(sequences: list[list[int]]) 
     ours = position_ids(
         np.array([token for sequence in sequences for token in sequence], dtype=np.int32),
         cu_seqlens,
-        PositionScheme(offset=padding_id + 1, padding_id=padding_id),
+        AbsolutePositions(100, offset=padding_id + 1, padding_id=padding_id),
     )
     expected = [
         RobertaEmbeddings.create_position_ids_from_input_ids(torch.tensor([sequence]), padding_id)[0].tolist()
@@ -54,19 +59,20 @@ def test_padding_aware_positions_equal_transformers(sequences: list[list[int]]) 
 
 def test_plain_positions_count_from_zero() -> None:
     ids = np.zeros(6, dtype=np.int32)
-    assert position_ids(ids, np.array([0, 2, 6], dtype=np.int32), PositionScheme()).tolist() == [0, 1, 0, 1, 2, 3]
+    assert position_ids(ids, np.array([0, 2, 6], dtype=np.int32), None).tolist() == [0, 1, 0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("chosen", [[0], [3, 1, 2], list(range(len(PAIRS)))])
 def test_a_packed_batch_lies_end_to_end(chosen: list[int]) -> None:
     tokenizer = PairTokenizer(make_byte_bpe())
     pairs = tokenizer([pair[0] for pair in PAIRS], [pair[1] for pair in PAIRS], 30)
-    batch = pack(pairs, chosen, PositionScheme(offset=2, padding_id=1))
-    assert batch.lengths == pairs.lengths[chosen].tolist()
-    assert batch.max_seqlen == max(batch.lengths)
-    assert batch.cu_seqlens[-1] == len(batch.input_ids) == len(batch.token_type_ids) == len(batch.position_ids)
-    tensors = (batch.input_ids, batch.token_type_ids, batch.position_ids, batch.cu_seqlens)
+    batch = pack(pairs, chosen, AbsolutePositions(100, offset=2, padding_id=1))
+    spans = batch.spans
+    assert list(spans.lengths) == pairs.lengths[chosen].tolist()
+    assert spans.longest == max(spans.lengths)
+    assert spans.cu_seqlens[-1] == len(batch.input_ids) == len(batch.token_type_ids) == len(batch.position_ids)
+    tensors = (batch.input_ids, batch.token_type_ids, batch.position_ids, spans.cu_seqlens)
     assert all(tensor.dtype == torch.int32 for tensor in tensors)
     for index, number in enumerate(chosen):
-        start, end = batch.cu_seqlens[index : index + 2].tolist()
+        start, end = spans.cu_seqlens[index : index + 2].tolist()
         assert batch.input_ids[start:end].tolist() == pairs.assemble(np.array([number]))[0].tolist()

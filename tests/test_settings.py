@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import PAIRS, make_tokenizer
 
-from fastce import CrossEncoder
+from fastce import CrossEncoder, available_backends
 from fastce.settings import cpp_facts, torch_threads
 
 Tiny = Callable[..., str]
@@ -50,3 +52,24 @@ def test_another_tokenizer_can_be_put_in(tiny: Tiny) -> None:
     model.tokenizer = make_tokenizer("roberta")
     changed = model.predict(PAIRS[:4])
     assert (changed != CrossEncoder(tiny("bert")).predict(PAIRS[:4])).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("options", [{"precision": "int8"}, {"backend": "torch"}, {"backend": "transformers"}])
+def test_the_default_dtype_of_torch_changes_nothing(tiny: Tiny, options: Any, dtype: torch.dtype) -> None:
+    expected = CrossEncoder(tiny("bert"), **options).predict(PAIRS[:20])
+    torch.set_default_dtype(dtype)
+    try:
+        scores = CrossEncoder(tiny("bert"), **options).predict(PAIRS[:20])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert scores.dtype == np.float32
+    assert np.array_equal(scores, expected)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", torch.bfloat16])
+def test_precisions_by_names_of_torch(tiny: Tiny, name: Any) -> None:
+    named = CrossEncoder(tiny("bert"), precision=name)
+    assert named.pipeline.precision == "bf16"
+    assert np.array_equal(named.predict(PAIRS[:20]), CrossEncoder(tiny("bert"), precision="bf16").predict(PAIRS[:20]))
+    assert available_backends(precision=name) == available_backends(precision="bf16")

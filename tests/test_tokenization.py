@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import PAIRS, make_byte_bpe, make_wordpiece
-from transformers import AutoTokenizer, CanineTokenizer
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import AutoTokenizer, BertJapaneseTokenizer, CanineTokenizer, PreTrainedTokenizerFast
 
 from fastce.tokenization import PairTokenizer, truncate_longest_first, well_formed
 
@@ -104,18 +106,129 @@ def test_the_tokenizers_state_is_neither_read_nor_written() -> None:
     assert tokenizer.backend_tokenizer.padding["length"] == 50
 
 
-def test_added_tokens_are_noticed() -> None:
+class Upper:
+    """A normalizer written in Python."""
+
+    def normalize(self, text: Any) -> None:
+        text.map(str.upper)
+
+
+def set_part(name: str, part: Any) -> Callable[[Any], None]:
+    return lambda tokenizer: setattr(tokenizer.backend_tokenizer, name, part)
+
+
+def template_of(pair: str) -> processors.TemplateProcessing:
+    return processors.TemplateProcessing(single="[CLS] $A", pair=pair, special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+
+
+SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "normalizer": set_part("normalizer", normalizers.NFD()),
+    "normalizer in place": lambda tokenizer: setattr(tokenizer.backend_tokenizer.normalizer, "lowercase", False),
+    "normalizers in a sequence": set_part(
+        "normalizer", normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace("man", "woman")])
+    ),
+    "normalizer in Python": set_part("normalizer", normalizers.Normalizer.custom(Upper())),
+    "pre-tokenizer": set_part("pre_tokenizer", pre_tokenizers.WhitespaceSplit()),
+    "post-processor": set_part("post_processor", template_of("[CLS] $A [SEP] $B [SEP]")),
+    "texts in another order": set_part("post_processor", template_of("[CLS] $B [SEP] $A:1")),
+    "model": set_part("model", models.WordPiece(SPECIAL | {"a": 9}, unk_token="[UNK]")),
+    "model's options": lambda tokenizer: setattr(tokenizer.backend_tokenizer.model, "max_input_chars_per_word", 2),
+    "added token": lambda tokenizer: tokenizer.add_tokens(["[NEW]"]),
+    "added token's flags": lambda tokenizer: tokenizer.add_tokens([AddedToken("[SEP]", single_word=True)]),
+    "special tokens split": lambda tokenizer: setattr(tokenizer, "split_special_tokens", True),
+    "side of truncation": lambda tokenizer: setattr(tokenizer, "truncation_side", "left"),
+    "names of inputs": lambda tokenizer: setattr(tokenizer, "model_input_names", ["input_ids"]),
+}
+TELLING = [("A man IS plÁying [NEW]", "a[SEP]b guitar, man"), ("the old stage " * 9, "naïve [SEP] [NEW] " * 9)]
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_is_changed_about_a_tokenizer_counts_from_the_next_call(name: str, remembers: bool) -> None:
+    tokenizer = make_wordpiece()
+    ours = PairTokenizer(tokenizer, remembers=remembers)
+    before = ours(*zip(*TELLING, strict=True), 20)
+    before_all = [part.tolist() for part in before.assemble(np.arange(len(TELLING)))]
+    CHANGES[name](tokenizer)
+    assert_same_ids(tokenizer, ours, TELLING, max_length=20)
+    after = ours(*zip(*TELLING, strict=True), 20)
+    assert [part.tolist() for part in after.assemble(np.arange(len(TELLING)))] != before_all
+
+
+def test_a_model_without_a_place_for_the_added_tokens_is_refused() -> None:
     tokenizer = make_wordpiece()
     ours = PairTokenizer(tokenizer)
-    tokenizer.add_tokens(["[NEW]"])
-    assert_same_ids(tokenizer, ours, [("one [NEW] two", "[NEW]")], max_length=20)
+    tokenizer.backend_tokenizer.model = models.WordPiece({"[UNK]": 1, "a": 7}, unk_token="[UNK]")
+    with pytest.raises(
+        ValueError, match=r"added tokens have the ids \[0, 1, 2, 3, 4\], and its model would have them at"
+    ):
+        ours(["a"], ["a"], 20)
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+def test_what_is_changed_about_a_python_tokenizer_counts_from_the_next_call(tmp_path: Path, remembers: bool) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "A", "b", "B"]))
+    tokenizer = BertJapaneseTokenizer(str(tmp_path / "vocab.txt"), word_tokenizer_type="basic")
+    ours = PairTokenizer(tokenizer, remembers=remembers)
+    changes: list[Callable[[], Any]] = [
+        lambda: None,
+        lambda: setattr(tokenizer.word_tokenizer, "do_lower_case", True),
+        lambda: setattr(tokenizer, "cls_token", "[MASK]"),
+        lambda: tokenizer.add_tokens(["c"]),
+    ]
+    seen = []
+    for change in changes:
+        change()
+        assert_same_ids(tokenizer, ours, [("A b", "B c a")], max_length=20)
+        seen.append(ours(["A b"], ["B c a"], 20).assemble(np.arange(1))[0].tolist())
+    assert len({tuple(ids) for ids in seen}) == len(changes)
+
+
+def test_a_table_of_characters_is_compared(reference_tokenizers: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(reference_tokenizers / "xlm-roberta-base")
+    ours = PairTokenizer(tokenizer)
+    backend = tokenizer.backend_tokenizer
+    table = backend.normalizer
+    for changed in (normalizers.Sequence([table, normalizers.Lowercase()]), normalizers.NFC(), table):
+        backend.normalizer = changed
+        assert_same_ids(tokenizer, ours, [("ｶﾞ Ångström½", "ﬁne PRINT ①")], max_length=20)
+
+
+def make_protein_bpe() -> PreTrainedTokenizerFast:
+    """Amino acids and no word of any language; other letters have no token, not even an unknown one."""
+    pieces = ["<cls>", "<pad>", "<eos>", *"MKVLAT", "MK", "VL"]
+    tokenizer = Tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, [("M", "K"), ("V", "L")]))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<cls> $A <eos>", pair="<cls> $A <eos> $B <eos>", special_tokens=[("<cls>", 0), ("<eos>", 2)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", cls_token="<cls>", eos_token="<eos>")
+
+
+def make_word_level() -> PreTrainedTokenizerFast:
+    """A tokenizer that raises for a word that it does not know."""
+    tokenizer = Tokenizer(models.WordLevel({"<s>": 0, "gly": 1, "ala": 2}))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, cls_token="<s>")
+
+
+def test_alphabets_without_words() -> None:
+    proteins = make_protein_bpe()
+    pairs = [("MKVL", "ATMK"), ("MKVLAAT" * 5, "one V"), ("one", "two"), ("", "M")]
+    assert_same_ids(proteins, PairTokenizer(proteins), pairs, max_length=12)
+    words = make_word_level()
+    assert_same_ids(words, PairTokenizer(words), [("gly ala", "ala"), ("gly " * 9, "ala")], max_length=8)
 
 
 def test_each_distinct_text_is_tokenized_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = PairTokenizer(make_wordpiece())
     seen: list[str] = []
-    encode = ours._encoder.encode
-    monkeypatch.setattr(ours._encoder, "encode", lambda texts: (seen.extend(texts), encode(texts))[1])
+    encoder = ours._snapshot().encoder
+    encode = encoder.encode
+    monkeypatch.setattr(encoder, "encode", lambda texts: (seen.extend(texts), encode(texts))[1])
     ours(["query"] * 50, [f"document {number % 10}" for number in range(50)], 40)
     assert sorted(seen) == sorted({"query", *(f"document {number}" for number in range(10))})
 

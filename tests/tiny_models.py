@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import string
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -17,6 +18,7 @@ from transformers import (
     CamembertConfig,
     DistilBertConfig,
     ElectraConfig,
+    ModernBertConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
     XLMRobertaConfig,
@@ -62,46 +64,35 @@ DISTILBERT_SIZES = {
     "hidden_dim": 70,
     "max_position_embeddings": 64,
 }
-CONFIGS: dict[str, tuple[type, dict[str, Any]]] = {
-    "bert": (BertConfig, BERT_SIZES),
-    "roberta": (RobertaConfig, ROBERTA_SIZES),
-    "xlm-roberta": (XLMRobertaConfig, ROBERTA_SIZES),
-    "camembert": (CamembertConfig, ROBERTA_SIZES),
-    "distilbert": (DistilBertConfig, DISTILBERT_SIZES),
-    "electra": (ElectraConfig, BERT_SIZES | {"embedding_size": 36}),
-}
-UNKNOWN_FAMILY: dict[str, tuple[type, dict[str, Any]]] = {
-    "albert": (AlbertConfig, BERT_SIZES | {"embedding_size": 36, "pad_token_id": 0}),
+MODERNBERT_SIZES = BERT_SIZES | {
+    "num_hidden_layers": 4,  # global, local, local, global
+    "local_attention": 16,
+    "pad_token_id": 0,
+    "cls_token_id": 2,
+    "sep_token_id": 3,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
 }
 
 
-def save_tiny_model(directory: Path, family: str, *, seed: int = 0, **changes: Any) -> str:
-    """Writes a model and its tokenizer as transformers does, and returns the directory."""
-    make_tiny_model(family, seed=seed, **changes).save_pretrained(directory)
-    make_tokenizer(family).save_pretrained(directory)
-    return str(directory)
+class TinyFamily(NamedTuple):
+    """What tests need to know of a family.
 
+    Attributes:
+        config: Class of its configs.
+        sizes: Fields of a config.
+        make_tokenizer: Makes a tokenizer of its kind.
+        no_dropout: Fields that switch all dropout off.
+        adapted: Names of linear layers that LoRA can be asked to adapt.
+        spread: Standard deviation of a weight, times the root of its inputs.
+    """
 
-def make_tiny_model(family: str, *, seed: int = 0, **changes: Any) -> Any:
-    """A random sequence-classification module in evaluation mode."""
-    kind, sizes = (CONFIGS | UNKNOWN_FAMILY)[family]
-    config = kind(**({"num_labels": 1} | sizes | changes))
-    module = AutoModelForSequenceClassification.from_config(config)
-    generator = torch.Generator().manual_seed(seed + zlib.crc32(family.encode()))
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim == 2:
-                parameter.copy_(noise * (1.5 / parameter.shape[1] ** 0.5))
-            else:
-                is_norm_weight = "norm" in name.lower() and name.endswith("weight")
-                parameter.copy_(0.2 * noise + float(is_norm_weight))
-    return module.eval()
-
-
-def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
-    """A small WordPiece tokenizer for BERT's relatives, a small byte-level BPE for RoBERTa's."""
-    return make_byte_bpe() if "roberta" in family or family == "camembert" else make_wordpiece()
+    config: type
+    sizes: dict[str, Any]
+    make_tokenizer: Callable[[], PreTrainedTokenizerFast]
+    no_dropout: dict[str, float]
+    adapted: tuple[str, ...] = ("query", "dense")
+    spread: float = 1.5
 
 
 def make_wordpiece() -> PreTrainedTokenizerFast:
@@ -129,6 +120,13 @@ def make_wordpiece() -> PreTrainedTokenizerFast:
         mask_token="[MASK]",
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
+
+
+def make_wordpiece_without_types() -> PreTrainedTokenizerFast:
+    """The same for models without token types."""
+    tokenizer = make_wordpiece()
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    return tokenizer
 
 
 def make_byte_bpe() -> PreTrainedTokenizerFast:
@@ -161,6 +159,68 @@ def make_byte_bpe() -> PreTrainedTokenizerFast:
         mask_token="<mask>",
         model_input_names=["input_ids", "attention_mask"],
     )
+
+
+BERT_DROPOUTS = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+DISTILBERT_DROPOUTS = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0}
+
+CONFIGS: dict[str, TinyFamily] = {
+    "bert": TinyFamily(BertConfig, BERT_SIZES, make_wordpiece, BERT_DROPOUTS),
+    "roberta": TinyFamily(RobertaConfig, ROBERTA_SIZES, make_byte_bpe, BERT_DROPOUTS),
+    "xlm-roberta": TinyFamily(XLMRobertaConfig, ROBERTA_SIZES, make_byte_bpe, BERT_DROPOUTS),
+    "camembert": TinyFamily(CamembertConfig, ROBERTA_SIZES, make_byte_bpe, BERT_DROPOUTS),
+    "distilbert": TinyFamily(
+        DistilBertConfig, DISTILBERT_SIZES, make_wordpiece, DISTILBERT_DROPOUTS, ("q_lin", "out_lin", "lin2")
+    ),
+    "electra": TinyFamily(ElectraConfig, BERT_SIZES | {"embedding_size": 36}, make_wordpiece, BERT_DROPOUTS),
+    "modernbert": TinyFamily(
+        ModernBertConfig,
+        MODERNBERT_SIZES,
+        make_wordpiece_without_types,
+        {},
+        ("Wqkv", "Wi", "Wo"),
+        spread=1.0,  # gates multiply: rounding grows with the square
+    ),
+}
+"""The families that fastce describes."""
+UNKNOWN_FAMILY: dict[str, TinyFamily] = {
+    "albert": TinyFamily(
+        AlbertConfig,
+        BERT_SIZES | {"embedding_size": 36, "pad_token_id": 0},
+        make_wordpiece,
+        BERT_DROPOUTS | {"classifier_dropout_prob": 0.0},
+        ("query", "ffn"),
+    ),
+}
+
+
+def save_tiny_model(directory: Path, family: str, *, seed: int = 0, **changes: Any) -> str:
+    """Writes a model and its tokenizer as transformers does, and returns the directory."""
+    make_tiny_model(family, seed=seed, **changes).save_pretrained(directory)
+    make_tokenizer(family).save_pretrained(directory)
+    return str(directory)
+
+
+def make_tiny_model(family: str, *, seed: int = 0, **changes: Any) -> Any:
+    """A random sequence-classification module in evaluation mode."""
+    tiny = (CONFIGS | UNKNOWN_FAMILY)[family]
+    config = tiny.config(**({"num_labels": 1} | tiny.sizes | changes))
+    module = AutoModelForSequenceClassification.from_config(config)
+    generator = torch.Generator().manual_seed(seed + zlib.crc32(family.encode()))
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim == 2:
+                parameter.copy_(noise * (tiny.spread / parameter.shape[1] ** 0.5))
+            else:
+                is_norm_weight = "norm" in name.lower() and name.endswith("weight")
+                parameter.copy_(0.2 * noise + float(is_norm_weight))
+    return module.eval()
+
+
+def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
+    """A tokenizer of the family's kind."""
+    return (CONFIGS | UNKNOWN_FAMILY)[family].make_tokenizer()
 
 
 @torch.inference_mode()

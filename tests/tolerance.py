@@ -26,13 +26,20 @@ most thirty terms, whose ten roundings to 2^-24 come in another order."""
 FLOAT16_LOSS = 5e-3
 """Losses of logits of size 1 in float16 against float32: some ten roundings in a row, 2^-11 each."""
 
-BF16_LOGITS = 0.1
-"""Logits of the two-layer models in bfloat16, times max(1, |logit|): some ten roundings in a row,
-2^-8 each."""
+BF16_NOISE = 0.03
+"""Relative noise of logits in bfloat16: some twelve operands in a row are rounded, by 2^-9 at most and 2^-10 in the
+root mean square, which add as roots of sums to 0.0034; the softmax and weights larger than trained ones amplify that
+up to eightfold."""
 
-INT8_LOGITS = 0.4
-"""Logits of the small random models in int8, times max(1, |logit|): half a step of 1/255 of each row's range and
-of 1/127 of each weight row's, some ten times in a row, amplified by weights far larger than those of trained models."""
+INT8_NOISE = 0.08
+"""Relative noise of logits in int8: a row's range of some six standard deviations has 255 steps, a weight row's three
+have 127, each rounded evenly (step / sqrt(12)), which is 0.01 a product and 0.035 for some twelve in a row; amplified
+up to twofold."""
+
+
+def relative_noise(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Root mean square of the error, relative to that of the expected values."""
+    return float((actual - expected).square().mean().sqrt() / expected.square().mean().sqrt())
 
 
 def close_to(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:

@@ -27,7 +27,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from fastce.bench.machine import describe_machine, describe_versions
-from fastce.streaming import read_pairs
+from fastce.pair_files import read_pairs
 
 BATCH_SIZE = 16
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")

@@ -16,7 +16,7 @@ from random_model import write_random_model
 
 from fastce import CrossEncoder, available_backends
 from fastce.bench.checks import check_scores
-from fastce.bench.operations import count_operations, encoder_spec
+from fastce.bench.operations import count_operations, program_of
 from fastce.bench.systems.base import SYSTEMS, Task, make_system
 from fastce.bench.workload import Workload, make_workload
 from fastce.spec import Precision
@@ -48,12 +48,12 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     workload = make_workload(
         AutoTokenizer.from_pretrained(folder), 512, source=None, distribution=LENGTHS, num_pairs=NUM_PAIRS
     )
-    spec = encoder_spec(AutoConfig.from_pretrained(folder))
-    assert spec is not None
+    network = program_of(AutoConfig.from_pretrained(folder))
+    assert network is not None
     task = Task(str(folder), "fp32", torch.get_num_threads(), 512, [], folder)
     reference = make_system(SYSTEMS["transformers"].path)
     reference.load(task)
-    operations = count_operations(spec, workload.lengths)
+    operations = count_operations(network, workload.lengths)
     return Case(task, workload, reference.score(workload.pairs), operations)
 
 
@@ -69,8 +69,8 @@ def measure(benchmark: Any, case: Case, precision: Precision, score: Score) -> N
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backend", available_backends())
 def test_predict(benchmark: Any, case: Case, backend: str, precision: Precision) -> None:
-    if reasons := available_backends(precision=precision)[backend]:
-        pytest.skip(f"{backend} does not run {precision}: {'; '.join(reasons)}")
+    if not (found := available_backends(precision=precision)[backend]):
+        pytest.skip(f"{backend} does not run {precision}: {'; '.join(found.reasons)}")
     model = CrossEncoder(
         case.task.model, device="cpu", backend=backend, precision=precision, activation_fn=torch.nn.Identity()
     )

@@ -16,8 +16,8 @@ from typing import Annotated
 
 import typer
 
+from fastce.pair_files import read_pairs
 from fastce.spec import Precision
-from fastce.streaming import read_pairs
 
 SHORT = ("a short query", "a short document")
 """What memory is measured with: it must not grow with the number of pairs, and long ones would only take longer."""

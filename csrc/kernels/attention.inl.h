@@ -1,5 +1,12 @@
 // Attention of one head over one sequence (https://arxiv.org/abs/1706.03762, equation 1): both products are those of
 // multiply.inl.h, with keys and values packed into panels first.
+#pragma once
+
+#include "kernels.h"
+#include "kernels/convert.inl.h"
+#include "kernels/elementary.inl.h"
+#include "kernels/multiply.inl.h"
+
 namespace fastce {
 namespace {
 
@@ -82,36 +89,75 @@ inline Softmax exponentiate_row(Format format, std::size_t keys, float scale, fl
   return {most_score, reduce_sum(sums)};
 }
 
-void attention(const AttentionCall& call) {
+struct KeyRange {
+  std::size_t begin;
+  std::size_t end;
+};
+
+inline KeyRange visible_keys(const AttentionCall& call, std::size_t query) {
+  const std::size_t position = call.first_query + query;
+  const bool has_end = call.after < call.keys && position + call.after + 1 < call.keys;
+  return {position > call.before ? position - call.before : 0, has_end ? position + call.after + 1 : call.keys};
+}
+
+// The keys that any query from `first` to `last` sees, from the beginning of a panel on: whatever the queries beside
+// it, a query then meets a key in the same lane.
+inline KeyRange visible_panels(const AttentionCall& call, std::size_t first, std::size_t last) {
+  return {visible_keys(call, first).begin / kPanel * kPanel, visible_keys(call, last).end};
+}
+
+// Takes the keys that a query doesn't see out of its scores of the keys in `range`.
+inline void hide_keys(KeyRange visible, KeyRange range, float* scores) {
+  for (std::size_t j = range.begin; j < visible.begin; ++j) scores[j - range.begin] = -__builtin_inff();
+  for (std::size_t j = visible.end; j < range.end; ++j) scores[j - range.begin] = -__builtin_inff();
+}
+
+// Calls each_row(query, range of the keys, softmax, weights before the division by their sum) on the way.
+template <class EachRow>
+inline void attend(const AttentionCall& call, const EachRow& each_row) {
+  const KeyRange packed = visible_panels(call, 0, call.queries - 1);
+  const std::size_t count = packed.end - packed.begin;
   const std::size_t depth = words_for(call.format, call.dim);
-  const std::size_t value_depth = words_for(call.format, call.keys);
-  const std::size_t stride = padded_stride(call.keys);
+  const std::size_t value_depth = words_for(call.format, count);
   const std::size_t context_stride = round_up(call.dim, kPanel);
   std::uint32_t* keys = call.scratch;
-  std::uint32_t* values = keys + round_up(call.keys, kPanel) * depth;
+  std::uint32_t* values = keys + round_up(count, kPanel) * depth;
   std::uint32_t* scores = values + context_stride * value_depth;
-  std::uint32_t* contexts = scores + kQueryChunk * stride;
-  pack_keys(call.keys, depth, call.key, call.key_stride, keys);
-  pack_values(call.format, call.keys, call.dim, call.value, call.key_stride, values);
+  std::uint32_t* contexts = scores + kQueryChunk * padded_stride(count);
+  const bool sees_all = call.before >= call.keys && call.after >= call.keys;
+  pack_keys(count, depth, call.key + packed.begin * call.key_stride, call.key_stride, keys);
+  pack_values(call.format, count, call.dim, call.value + packed.begin * call.key_stride, call.key_stride, values);
   for (std::size_t first = 0; first < call.queries; first += kQueryChunk) {
     const std::size_t rows = call.queries - first < kQueryChunk ? call.queries - first : kQueryChunk;
+    const KeyRange range = visible_panels(call, first, first + rows - 1);
+    const std::size_t width = range.end - range.begin;
+    const std::size_t skipped = range.begin - packed.begin;
+    const std::size_t stride = padded_stride(width);
     float sums[kQueryChunk];
-    multiply(call.format, rows, call.query + first * call.query_stride, call.query_stride, keys, depth, call.keys,
-             scores, stride);
+    multiply(call.format, rows, call.query + first * call.query_stride, call.query_stride, keys + skipped * depth,
+             depth, width, scores, stride);
     for (std::size_t row = 0; row < rows; ++row) {
       float* row_scores = reinterpret_cast<float*>(scores + row * stride);
-      sums[row] = exponentiate_row(call.format, call.keys, call.scale, row_scores).sum;
+      if (!sees_all) hide_keys(visible_keys(call, first + row), range, row_scores);
+      const Softmax softmax = exponentiate_row(call.format, width, call.scale, row_scores);
+      sums[row] = softmax.sum;
+      each_row(first + row, range, softmax, row_scores);
     }
-    multiply(call.format, rows, scores, stride, values, value_depth, call.dim, contexts, context_stride);
+    multiply(call.format, rows, scores, stride, values + words_for(call.format, skipped) * kPanel, value_depth * kPanel,
+             words_for(call.format, width), call.dim, contexts, context_stride);
     for (std::size_t row = 0; row < rows; ++row) {
       const float* context = reinterpret_cast<const float*>(contexts + row * context_stride);
-      float* output = call.output + (first + row) * call.output_stride;
+      float* output = call.output.data + (first + row) * call.output.stride;
       const Vec inverse = broadcast(1.0f / sums[row]);
       std::size_t j = 0;
       for (; j + kLanes <= call.dim; j += kLanes) store(output + j, load(context + j) * inverse);
       if (j < call.dim) store_first(output + j, load(context + j) * inverse, call.dim - j);
     }
   }
+}
+
+void attention(const AttentionCall& call) {
+  attend(call, [](std::size_t, KeyRange, Softmax, float*) {});
 }
 
 }  // namespace

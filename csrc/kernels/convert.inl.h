@@ -1,4 +1,8 @@
 // fp32 rows to the operands of matrix products.
+#pragma once
+
+#include "kernels.h"
+
 namespace fastce {
 namespace {
 
@@ -60,7 +64,7 @@ inline void convert_row(Format format, std::size_t columns, const float* from, c
 
 void convert(const ConvertCall& call) {
   for (std::size_t row = 0; row < call.rows; ++row) {
-    convert_row(call.format, call.columns, call.input + row * call.input_stride, call.output, row);
+    convert_row(call.format, call.columns, call.input.data + row * call.input.stride, call.output, row);
   }
 }
 

@@ -1,5 +1,9 @@
 // Elementary functions on vectors. Errors are absolute and were measured against float64 over all of the range.
 // maximum(a, b) and minimum(a, b) are b where one of them is not a number, hence the order of their operands.
+#pragma once
+
+#include "kernels.h"
+
 namespace fastce {
 namespace {
 
@@ -75,6 +79,8 @@ inline Vec gelu_tanh(Vec x) {
   return x * sigmoid(broadcast(1.59576912f) * cubed);
 }
 
+inline Vec silu(Vec x) { return x * sigmoid(x); }
+
 // Error 1.2e-7.
 inline Vec tanh(Vec x) { return multiply_add(broadcast(2.0f), sigmoid(broadcast(2.0f) * x), broadcast(-1.0f)); }
 
@@ -83,6 +89,7 @@ inline Vec activate(Vec x) {
   if constexpr (activation == Activation::gelu) return gelu(x);
   if constexpr (activation == Activation::gelu_tanh) return gelu_tanh(x);
   if constexpr (activation == Activation::relu) return maximum(broadcast(0.0f), x);
+  if constexpr (activation == Activation::silu) return silu(x);
   if constexpr (activation == Activation::tanh) return tanh(x);
   return x;
 }

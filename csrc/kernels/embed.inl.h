@@ -1,4 +1,9 @@
-// Sums of embedding rows with their LayerNorm.
+// Sums of embedding rows, normalized.
+#pragma once
+
+#include "kernels.h"
+#include "kernels/norm.inl.h"
+
 namespace fastce {
 namespace {
 
@@ -8,7 +13,7 @@ void embed(const EmbeddingCall& call) {
     for (std::size_t table = 0; table < call.num_tables; ++table) {
       rows[table] = call.tables[table] + static_cast<std::size_t>(call.ids[table][token]) * call.columns;
     }
-    float* output = call.output + token * call.output_stride;
+    float* output = call.output.data + token * call.output.stride;
     Vec sums = broadcast(0.0f);
     for (std::size_t j = 0; j < call.columns; j += kLanes) {
       const std::size_t count = call.columns - j;
@@ -19,7 +24,7 @@ void embed(const EmbeddingCall& call) {
       store(output + j, sum);
       sums = sums + sum;
     }
-    normalize_row(call.columns, output, reduce_sum(sums), call.norm);
+    if (call.norm != nullptr) normalize_row(call.columns, output, reduce_sum(sums), *call.norm, output);
   }
 }
 

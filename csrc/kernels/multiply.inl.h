@@ -2,6 +2,12 @@
 //
 // Every element is one chain of additions over the depth, whatever tile it falls in: a row's result depends on nothing
 // but the row.
+#pragma once
+
+#include <utility>
+
+#include "kernels.h"
+
 namespace fastce {
 namespace {
 
@@ -34,16 +40,17 @@ inline void multiply_tile_of(std::size_t rows, const std::uint32_t* a, std::size
   }
 }
 
-// c[rows][c_stride] = a[rows][a_stride] b, for b[ceil(columns / kPanel)][depth][kPanel]. Writes 32-bit sums, columns
-// rounded up to whole vectors.
+// c[rows][c_stride] = a[rows][a_stride] b, for b[ceil(columns / kPanel)][depth][kPanel] whose panels are `panel_stride`
+// words apart. Writes 32-bit sums, columns rounded up to whole vectors.
 template <class Dot>
-void multiply(std::size_t rows, const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b, std::size_t depth,
-              std::size_t columns, std::uint32_t* c, std::size_t c_stride) {
+void multiply(std::size_t rows, const std::uint32_t* a, std::size_t a_stride, const std::uint32_t* b,
+              std::size_t panel_stride, std::size_t depth, std::size_t columns, std::uint32_t* c,
+              std::size_t c_stride) {
   constexpr std::size_t kTileColumns = kTileVectors * kLanes;
   static_assert(kPanel % kTileColumns == 0 && kTileVectors == 2);
   const std::size_t tiles = (rows + kTileRows - 1) / kTileRows;
   for (std::size_t column = 0; column < columns; column += kTileColumns) {
-    const std::uint32_t* panel = b + column / kPanel * kPanel * depth + column % kPanel;
+    const std::uint32_t* panel = b + column / kPanel * panel_stride + column % kPanel;
     std::size_t row = 0;
     for (std::size_t tile = 0; tile < tiles; ++tile) {
       const std::size_t height = (rows - row) / (tiles - tile);  // tiles as equal as can be
@@ -60,16 +67,23 @@ void multiply(std::size_t rows, const std::uint32_t* a, std::size_t a_stride, co
 }
 
 inline void multiply(Format format, std::size_t rows, const std::uint32_t* a, std::size_t a_stride,
-                     const std::uint32_t* b, std::size_t depth, std::size_t columns, std::uint32_t* c,
-                     std::size_t c_stride) {
+                     const std::uint32_t* b, std::size_t panel_stride, std::size_t depth, std::size_t columns,
+                     std::uint32_t* c, std::size_t c_stride) {
   switch (format) {
     case Format::fp32:
-      return multiply<FloatDot>(rows, a, a_stride, b, depth, columns, c, c_stride);
+      return multiply<FloatDot>(rows, a, a_stride, b, panel_stride, depth, columns, c, c_stride);
     case Format::bf16:
-      return multiply<BFloat16Dot>(rows, a, a_stride, b, depth, columns, c, c_stride);
+      return multiply<BFloat16Dot>(rows, a, a_stride, b, panel_stride, depth, columns, c, c_stride);
     case Format::int8:
-      return multiply<Int8Dot>(rows, a, a_stride, b, depth, columns, c, c_stride);
+      return multiply<Int8Dot>(rows, a, a_stride, b, panel_stride, depth, columns, c, c_stride);
   }
+}
+
+// The same for a matrix whose panels follow each other.
+inline void multiply(Format format, std::size_t rows, const std::uint32_t* a, std::size_t a_stride,
+                     const std::uint32_t* b, std::size_t depth, std::size_t columns, std::uint32_t* c,
+                     std::size_t c_stride) {
+  multiply(format, rows, a, a_stride, b, kPanel * depth, depth, columns, c, c_stride);
 }
 
 }  // namespace

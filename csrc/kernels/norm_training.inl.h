@@ -1,4 +1,9 @@
-// LayerNorm with what surrounds it in a transformer (https://arxiv.org/abs/1607.06450), and its gradients.
+// Norms with what surrounds them in a transformer, and their gradients: LayerNorm (https://arxiv.org/abs/1607.06450)
+// and RMSNorm (https://arxiv.org/abs/1910.07467), which is the same around 0 in place of the mean.
+#pragma once
+
+#include "kernels/values.inl.h"
+
 namespace fastce {
 namespace {
 
@@ -12,8 +17,9 @@ inline float add_residual(const NormForwardCall& call, const T* x, std::size_t r
     const std::size_t count = call.columns - j;
     Vec sum = load_values(residual + j, count);
     if (x != nullptr) {
-      sum = sum + dropout.apply(load_values(x + j, count) + load_values(call.bias + j, count), j);
+      sum = sum + dropout.apply(load_values(x + j, count) + load_bias(call.bias, j, count), j);
     }
+    if (call.sum != nullptr) store_values(call.sum + row * call.columns + j, sum, count);
     total = total + sum;
     store_values(sums + j, sum, count);
   }
@@ -25,7 +31,8 @@ inline void norm_forward_row(const NormForwardCall& call, const T* x, std::size_
   float* normalized = call.normalized + row * call.columns;
   float* output = call.output + row * call.columns;
   const float size = static_cast<float>(call.columns);
-  const Vec mean = broadcast(add_residual(call, x, row, normalized) / size);
+  const float sum = add_residual(call, x, row, normalized);
+  const Vec mean = broadcast(call.kind == NormKind::layer ? sum / size : 0.0f);
   Vec squares = broadcast(0.0f);
   for (std::size_t j = 0; j < call.columns; j += kLanes) {
     const std::size_t count = call.columns - j;
@@ -40,7 +47,7 @@ inline void norm_forward_row(const NormForwardCall& call, const T* x, std::size_
     const std::size_t count = call.columns - j;
     const Vec value = (load_values(normalized + j, count) - mean) * broadcast(inverse);
     store_values(normalized + j, value, count);
-    const Vec result = multiply_add(value, load_values(call.weight + j, count), load_values(call.norm_bias + j, count));
+    const Vec result = multiply_add(value, load_values(call.weight + j, count), load_bias(call.norm_bias, j, count));
     store_values(output + j, dropout.apply(result, j), count);
   }
 }
@@ -53,15 +60,15 @@ void norm_forward(const NormForwardCall& call, std::size_t begin, std::size_t en
   });
 }
 
-inline void add_to(float* sums, Vec x, std::size_t count) { store_values(sums, load_values(sums, count) + x, count); }
-
-// With g = weight * output gradient and n = normalized: residual gradient = (g - mean(g) - n mean(g n)) / deviation.
+// With g = weight * output gradient and n = normalized: residual gradient = (g - mean(g) - n mean(g n)) / deviation +
+// sum gradient, without mean(g) for RMSNorm.
 template <class T>
 inline void norm_backward_row(const NormBackwardCall& call, T* x_gradient, std::size_t row,
                               const NormGradients& gradients) {
   const DropoutRow output_dropout(call.output_dropout, row);
   const DropoutRow input_dropout(call.input_dropout, row);
   const float* output_gradient = call.output_gradient + row * call.columns;
+  const float* sum_gradient = call.sum_gradient == nullptr ? nullptr : call.sum_gradient + row * call.columns;
   const float* normalized = call.normalized + row * call.columns;
   float* residual_gradient = call.residual_gradient + row * call.columns;
   Vec sum = broadcast(0.0f);
@@ -78,13 +85,14 @@ inline void norm_backward_row(const NormBackwardCall& call, T* x_gradient, std::
     store_values(residual_gradient + j, weighted, count);
   }
   const float size = static_cast<float>(call.columns);
-  const Vec mean = broadcast(reduce_sum(sum) / size);
+  const Vec mean = broadcast(call.kind == NormKind::layer ? reduce_sum(sum) / size : 0.0f);
   const Vec slope = broadcast(reduce_sum(product) / size);
   const Vec inverse = broadcast(call.inverse[row]);
   for (std::size_t j = 0; j < call.columns; j += kLanes) {
     const std::size_t count = call.columns - j;
     const Vec value = load_values(normalized + j, count);
-    const Vec gradient = (load_values(residual_gradient + j, count) - mean - value * slope) * inverse;
+    Vec gradient = (load_values(residual_gradient + j, count) - mean - value * slope) * inverse;
+    if (sum_gradient != nullptr) gradient = gradient + load_values(sum_gradient + j, count);
     store_values(residual_gradient + j, gradient, count);
     if (x_gradient == nullptr) continue;
     const Vec dropped = input_dropout.apply(gradient, j);

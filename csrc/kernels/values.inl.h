@@ -1,4 +1,9 @@
 // Rows of fp32 and bf16 values without padding, and dropout.
+#pragma once
+
+#include "kernels.h"
+#include "kernels/convert.inl.h"
+
 namespace fastce {
 namespace {
 
@@ -24,14 +29,42 @@ inline void store_values(std::uint16_t* to, Vec x, std::size_t count) {
   __builtin_memcpy(to, part, count * sizeof(*to));
 }
 
+inline void add_to(float* sums, Vec x, std::size_t count) { store_values(sums, load_values(sums, count) + x, count); }
+
+// Elements of a vector that there may not be.
+inline Vec load_bias(const float* bias, std::size_t column, std::size_t count) {
+  return bias == nullptr ? broadcast(0.0f) : load_values(bias + column, count);
+}
+
+template <class Void>
+struct ValueTypes {
+  using Float = float;
+  using BFloat16 = std::uint16_t;
+};
+template <>
+struct ValueTypes<const void> {
+  using Float = const float;
+  using BFloat16 = const std::uint16_t;
+};
+
 // Calls body(pointer to the values) with the pointer's type that the format asks for.
-template <class Body>
-inline void with_type(const Values& values, const Body& body) {
+template <class Void, class Body>
+inline void with_type(const ValueRows<Void>& values, const Body& body) {
   if (values.is_bf16) {
-    body(static_cast<std::uint16_t*>(values.data));
+    body(static_cast<typename ValueTypes<Void>::BFloat16*>(values.data));
   } else {
-    body(static_cast<float*>(values.data));
+    body(static_cast<typename ValueTypes<Void>::Float*>(values.data));
   }
+}
+
+// A row of values that are known to be T; null where there are none.
+template <class T>
+inline const T* row_of(const Values& values, std::size_t row) {
+  return values.data == nullptr ? nullptr : static_cast<const T*>(values.data) + row * values.stride;
+}
+template <class T>
+inline T* row_of(const MutableValues& values, std::size_t row) {
+  return values.data == nullptr ? nullptr : static_cast<T*>(values.data) + row * values.stride;
 }
 
 // The low-bias integer hash of https://nullprogram.com/blog/2018/07/31/

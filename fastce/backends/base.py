@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from fastce.checkpoints.network import Network
+from fastce.features import features, missing
+from fastce.inputs import check_precision
 from fastce.packing import PackedBatch
-from fastce.spec import PRECISIONS, Precision
-
-if TYPE_CHECKING:
-    from fastce.cross_encoder import CrossEncoder
+from fastce.spec import Precision
 
 
 class Encoder(Protocol):
@@ -40,94 +41,156 @@ class TrainableEncoder(Encoder, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a backend is asked to run.
+
+    Attributes:
+        network: The network, or None to ask about any.
+        precision: In which precision.
+        device: Where.
+        training: Whether gradients are wanted.
+    """
+
+    network: Network | None
+    precision: Precision
+    device: torch.device
+    training: bool = False
+
+
 class Backend(Protocol):
     """A way to run a network."""
 
     needs_module: bool
     """Whether `build` needs the network's module even for scoring."""
 
-    def unsupported(self, network: Network | None, precision: Precision, device: torch.device) -> list[str]:
-        """Says why this backend can't run the network, or any network for None; an empty list means that it can."""
+    def unsupported(self, request: Request) -> list[str]:
+        """Says why this backend can't run what is asked; an empty list means that it can."""
         ...
 
-    def build(self, network: Network, precision: Precision, device: torch.device) -> Encoder:
-        """Converts the weights for `precision`, once. Called only where `unsupported` has no reasons."""
+    def build(self, request: Request) -> Encoder:
+        """Converts the weights, once. Called only where `unsupported` has no reasons, with a network."""
         ...
 
-    def build_trainable(self, network: Network, device: torch.device) -> TrainableEncoder:
+    def build_trainable(self, request: Request) -> TrainableEncoder:
         """Makes an encoder over the float32 parameters of the network's module, live; called as `build` is."""
         ...
 
 
 BACKENDS: dict[str, str] = {
     "cpp": "fastce.backends.cpp.engine",
-    "torch": "fastce.backends.torch.engine",
+    "reference": "fastce.backends.reference.engine",
     "transformers": "fastce.backends.transformers",
 }
 """Backend names to the modules that hold their `BACKEND`, best first."""
 
+SLOWEST = "transformers"
+"""The backend that pads: where only this one is left, a warning says why."""
+
+OTHER_NAMES: dict[str, str] = {"torch": "auto"}
+"""Names that mean others: `"torch"` is the default of sentence-transformers, and arrives from its users as such."""
+
+FOREIGN_NAMES = ("onnx", "openvino")
+"""Names of sentence-transformers that fastce has no use for."""
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend can run: true where nothing is against it.
+
+    Attributes:
+        reasons: What is against it, in sentences.
+    """
+
+    reasons: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether the backend can run."""
+        return not self.reasons
+
+
+class Choice(NamedTuple):
+    """The backend that runs a request.
+
+    Attributes:
+        name: Its name.
+        backend: The backend.
+        passed_over: The names before it in the table to what is against them.
+    """
+
+    name: str
+    backend: Backend
+    passed_over: Mapping[str, Availability]
+
 
 def load_backend(name: str) -> Backend:
-    """Imports a backend by its name in the table.
-
-    Raises:
-        ValueError: There is no such backend.
-    """
-    if name not in BACKENDS:
-        raise ValueError(f"backend: expected 'auto' or one of {', '.join(map(repr, BACKENDS))}, got {name!r}")
+    """Imports a backend by its name in the table."""
     backend: Backend = import_module(BACKENDS[name]).BACKEND
     return backend
 
 
+def check_backend(name: object) -> str:
+    """The name in the table, or `"auto"`, that a caller's name means.
+
+    Raises:
+        ValueError: There is no such backend.
+    """
+    if name in FOREIGN_NAMES:
+        raise ValueError(
+            f"backend: {name!r} is one of sentence-transformers; fastce brings its own engines, and 'auto' takes the "
+            "fastest"
+        )
+    known = OTHER_NAMES.get(name, name) if isinstance(name, str) else name
+    if known != "auto" and known not in BACKENDS:
+        raise ValueError(f"backend: expected 'auto' or one of {', '.join(map(repr, BACKENDS))}, got {name!r}")
+    return str(known)
+
+
 def available_backends(
-    model: CrossEncoder | None = None, *, precision: Precision = "fp32", device: str = "cpu"
-) -> dict[str, list[str]]:
+    model: Any = None, *, precision: Precision = "fp32", device: str = "cpu"
+) -> dict[str, Availability]:
     """Says which backends can run a model, and why the others can't.
 
     Args:
-        model: The model, whose own precision and device are then meant; None asks about this installation alone.
+        model: A `CrossEncoder`, whose own precision and device are then meant; None asks about this installation alone.
         precision: The precision to ask about where no model is given.
         device: The device to ask about where no model is given.
 
     Returns:
-        Backend names, in order of preference, to reasons against them; an empty list means that the backend can run.
+        Backend names, in order of preference, to objects that are true where the backend can run and hold the reasons
+        where not.
     """
-    check_precision(precision)
-    if model is not None:
-        network, where = model.pipeline.checkpoint.network(with_module=False), model.device
-        precision = model.pipeline.precision
-    else:
-        network, where = None, torch.device(device)
-    return {name: load_backend(name).unsupported(network, precision, where) for name in BACKENDS}
+    precision = check_precision(precision)
+    request = Request(None, precision, torch.device(device)) if model is None else model.pipeline.request()
+    return {name: Availability(tuple(load_backend(name).unsupported(request))) for name in BACKENDS}
 
 
-def check_precision(precision: str) -> None:
-    """Raises ValueError unless there is such a precision."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+def not_understood(network: Network | None, can: frozenset[str]) -> list[str]:
+    """What a backend with these features has against a network."""
+    if network is None:
+        return []
+    if isinstance(network.understood, str):
+        return [network.understood]
+    return missing(features(network.understood.encoder, network.understood.head), can)
 
 
-def choose(name: str, network: Network, precision: Precision, device: torch.device) -> tuple[str, Backend]:
+def choose(name: str, request: Request) -> Choice:
     """Finds the backend to run a network with.
 
     Args:
         name: A backend's name, or `"auto"` for the first one that can. A named backend never gives way to another.
-        network: What is to run.
-        precision: In which precision.
-        device: Where.
-
-    Returns:
-        The backend's name and the backend.
+        request: What is to run.
 
     Raises:
         ValueError: The named backend can't run the network, or none can; the message holds every reason.
     """
-    check_precision(precision)
-    refusals = []
+    passed_over: dict[str, Availability] = {}
     for candidate in BACKENDS if name == "auto" else (name,):
         backend = load_backend(candidate)
-        reasons = backend.unsupported(network, precision, device)
-        if not reasons:
-            return candidate, backend
-        refusals.append(f"{candidate}: {'; '.join(reasons)}")
-    raise ValueError(f"no backend can run this model in {precision} on {device}. " + ". ".join(refusals))
+        found = Availability(tuple(backend.unsupported(request)))
+        if found:
+            return Choice(candidate, backend, passed_over)
+        passed_over[candidate] = found
+    reasons = ". ".join(f"{candidate}: {'; '.join(found.reasons)}" for candidate, found in passed_over.items())
+    task = "train this model" if request.training else f"run this model in {request.precision}"
+    raise ValueError(f"no backend can {task} on {request.device}. {reasons}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass
 
-from fastce.backends.base import Encoder, choose
+from fastce.backends.base import SLOWEST, Choice, Encoder, Request, choose
 from fastce.checkpoints.checkpoint import Checkpoint
-from fastce.spec import PositionScheme, Precision
+from fastce.spec import AbsolutePositions, Precision
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -15,14 +18,19 @@ class Built:
     """An encoder and what its batches need to know.
 
     Attributes:
-        backend: Name of the backend that it runs on.
+        choice: The backend that it runs on, and those that were passed over.
         encoder: The encoder.
-        positions: How it counts positions.
+        positions: How it counts positions; None from 0 on.
     """
 
-    backend: str
+    choice: Choice
     encoder: Encoder
-    positions: PositionScheme
+    positions: AbsolutePositions | None
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend."""
+        return self.choice.name
 
 
 class EncoderCache:
@@ -31,6 +39,7 @@ class EncoderCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._built: dict[bool, tuple[object, Built]] = {}
+        self._warned = False
 
     def get(self, checkpoint: Checkpoint, backend: str, precision: Precision, *, training: bool) -> Built:
         """Returns the encoder, built again where the weights or the settings differ from those it was built with.
@@ -42,17 +51,24 @@ class EncoderCache:
             kept, built = self._built.get(training, (None, None))
             if built is None or kept != (backend, precision, checkpoint.state()):
                 self._built.pop(training, None)  # the old weights go before the new ones come
-                network = checkpoint.network(with_module=training)
-                name, chosen = choose(backend, network, precision, checkpoint.device)
-                if chosen.needs_module:
-                    network = checkpoint.network(with_module=True)
-                if training:
-                    encoder: Encoder = chosen.build_trainable(network, checkpoint.device)
-                else:
-                    encoder = chosen.build(network, precision, checkpoint.device)
-                built = Built(name, encoder, network.positions)
+                built = self._build(checkpoint, backend, precision, training)
                 self._built[training] = ((backend, precision, checkpoint.state()), built)
             return built
+
+    def _build(self, checkpoint: Checkpoint, backend: str, precision: Precision, training: bool) -> Built:
+        network = checkpoint.network(with_module=training)
+        choice = choose(backend, Request(network, precision, checkpoint.device, training))
+        if choice.backend.needs_module:
+            network = checkpoint.network(with_module=True)
+        request = Request(network, precision, checkpoint.device, training)
+        encoder = choice.backend.build_trainable(request) if training else choice.backend.build(request)
+        if choice.name == SLOWEST and choice.passed_over and not self._warned:
+            self._warned = True
+            reasons = "; ".join(f"{name}: {', '.join(found.reasons)}" for name, found in choice.passed_over.items())
+            logger.warning("the model runs padded, as its transformers module, no faster than there (%s)", reasons)
+        if network.file is not None:
+            checkpoint.check_file()  # what was read is now what the encoder holds
+        return Built(choice, encoder, network.positions)
 
     def __getstate__(self) -> dict[str, object]:
         """Copies and pickles start empty: encoders are made again from the weights."""

@@ -1,141 +1,178 @@
-"""The layer loop over packed tokens, once for every backend that works op by op."""
+"""The network over packed tokens, once for every backend that works op by op: the loop, and the encoder around it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from fastce.packing import PackedBatch
-from fastce.spec import EncoderSpec, HeadSpec
+from fastce.backends.ops import Ops
+from fastce.backends.weights import Weights, products
+from fastce.checkpoints.network import Stored
+from fastce.packing import PackedBatch, Spans
+from fastce.settings import torch_threads
+from fastce.spec import Dense, Dropout, HeadSpec, Normalize, Pooling
+from fastce.steps import Attend, Feed, Program
 
-Weights = Mapping[str, Any]
-"""Our parameter names to tensors, or to what else the ops take for a matrix."""
-
-
-def encoder_logits(
-    ops: Any,
-    encoder: EncoderSpec,
-    head: HeadSpec,
-    weights: Weights,
-    batch: PackedBatch,
-    *,
-    training: bool,
-    recompute: bool = False,
-) -> torch.Tensor:
-    """Runs the whole network on a packed batch.
-
-    The head reads each sequence's first token, so the last layer computes that row alone; its keys and values still
-    come from every token.
-
-    Args:
-        ops: The functions to compute with: `fastce.backends.torch.ops` or a module with the same ones.
-        encoder: The encoder.
-        head: The head.
-        weights: The parameters.
-        batch: The sequences.
-        training: Whether dropout applies.
-        recompute: Whether the backward pass computes each layer again instead of keeping its activations.
-
-    Returns:
-        Logits, `[num_pairs, num_labels]`.
-    """
-    run_layer: Callable[..., torch.Tensor] = (
-        partial(checkpoint, transformer_layer, use_reentrant=False) if recompute else transformer_layer
-    )
-    hidden = embed(ops, encoder, weights, batch, training)  # [total_tokens, hidden_size]
-    lengths = batch.lengths
-    for layer in range(encoder.num_layers - 1):
-        hidden = run_layer(ops, encoder, weights, f"layers.{layer}", hidden, hidden, lengths, lengths, training)
-    first = hidden[batch.cu_seqlens[:-1]]  # [num_pairs, hidden_size]
-    last = f"layers.{encoder.num_layers - 1}"
-    first = run_layer(ops, encoder, weights, last, first, hidden, [1] * len(lengths), lengths, training)
-    return classify(ops, head, weights, first, training)
+Pair = tuple[torch.Tensor, torch.Tensor]
+"""The stream, and what the next sublayer reads."""
 
 
-def embed(ops: Any, encoder: EncoderSpec, weights: Weights, batch: PackedBatch, training: bool) -> torch.Tensor:
-    """Word, token-type and position embeddings, LayerNorm, dropout and, where there is one, the projection."""
-    tables = [(batch.input_ids, weights["embeddings.word.weight"])]
-    if encoder.token_types:
-        tables.append((batch.token_type_ids, weights["embeddings.token_type.weight"]))
-    tables.append((batch.position_ids, weights["embeddings.position.weight"]))
-    hidden = ops.embedding_layer_norm(
-        tables,
-        *parameters(weights, "embeddings.norm"),
-        encoder.layer_norm_eps,
-        encoder.hidden_dropout if training else 0.0,
-    )
-    if encoder.embedding_size != encoder.hidden_size:
-        hidden = ops.linear(hidden, *parameters(weights, "embeddings.projection")).to(hidden.dtype)
-    return hidden
-
-
-def transformer_layer(
-    ops: Any,
-    encoder: EncoderSpec,
-    weights: Weights,
-    name: str,
-    rows: torch.Tensor,
-    hidden: torch.Tensor,
-    row_lengths: list[int],
-    lengths: list[int],
-    training: bool,
-) -> torch.Tensor:
-    """One layer, for some of the rows.
+class OpsEncoder:
+    """Runs a network op by op over parameters where they lie.
 
     Args:
         ops: The functions to compute with.
-        encoder: The encoder.
-        weights: The parameters.
-        name: Prefix of the layer's weights.
-        rows: What the layer is computed for, `[total_rows, hidden_size]`; `hidden` itself or rows of it.
-        hidden: What it attends to, `[total_tokens, hidden_size]`.
-        row_lengths: Rows of each sequence.
-        lengths: Tokens of each sequence.
-        training: Whether dropout applies.
-
-    Returns:
-        `[total_rows, hidden_size]`.
+        program: The network.
+        stored: Its parameters.
+        device: Where to run.
+        module: The module that holds the parameters, for training; None where there is none.
     """
 
-    def dense(x: torch.Tensor, part: str) -> torch.Tensor:
-        return ops.linear(x, *parameters(weights, f"{name}.{part}"))
+    def __init__(
+        self,
+        ops: Ops,
+        program: Program,
+        stored: Mapping[str, Stored],
+        device: torch.device,
+        module: torch.nn.Module | None = None,
+    ):
+        self.ops = ops
+        self.program = program
+        self.weights = Weights(stored)
+        self.device = device
+        self.module = module
 
-    def dense_and_norm(x: torch.Tensor, residual: torch.Tensor, part: str, norm: str) -> torch.Tensor:
-        return ops.linear_residual_layer_norm(
-            x,
-            *parameters(weights, f"{name}.{part}"),
-            residual,
-            *parameters(weights, f"{name}.{norm}"),
-            encoder.layer_norm_eps,
-            encoder.hidden_dropout if training else 0.0,
-        )
+    @torch.inference_mode()
+    def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
+        """See `Encoder`."""
+        with torch_threads(num_threads):
+            return self._run(batch, training=False).float()
 
-    heads = (encoder.num_heads, encoder.head_dim)
-    context = ops.varlen_attention(
-        dense(rows, "query").unflatten(-1, heads),
-        dense(hidden, "key").unflatten(-1, heads),
-        dense(hidden, "value").unflatten(-1, heads),
-        row_lengths,
-        lengths,
-        encoder.attention_dropout if training else 0.0,
-    )
-    rows = dense_and_norm(context.flatten(1), rows, "attention_output", "attention_norm")
-    inner = ops.linear_activation(rows, *parameters(weights, f"{name}.intermediate"), encoder.activation)
-    return dense_and_norm(inner, rows, "output", "output_norm")
+    def training_logits(self, batch: PackedBatch) -> torch.Tensor:
+        """See `TrainableEncoder`. Recomputes activations where the module has gradient checkpointing enabled."""
+        assert self.module is not None
+        training = self.module.training
+        recompute = training and any(getattr(part, "gradient_checkpointing", False) for part in self.module.modules())
+        return self._run(batch, training=training, recompute=recompute)
 
+    def zero_gradients(self, *, for_good: bool = False) -> None:
+        """See `TrainableEncoder`."""
+        assert self.module is not None
+        self.ops.zero_gradients(self.module.parameters(), for_good=for_good)
 
-def classify(ops: Any, head: HeadSpec, weights: Weights, first: torch.Tensor, training: bool) -> torch.Tensor:
-    """The classification head on first tokens `[num_pairs, hidden_size]`."""
-    x = ops.dropout(first, head.input_dropout, training)
-    x = ops.linear_activation(x, *parameters(weights, "head.dense"), head.activation)
-    x = ops.dropout(x, head.dropout, training)
-    return ops.linear(x, *parameters(weights, "head.output"))
+    def _run(self, batch: PackedBatch, *, training: bool, recompute: bool = False) -> torch.Tensor:
+        batch = batch.to(self.device)
+        return Forward(self.ops, self.program, self.weights, batch.spans, training).logits(batch, recompute=recompute)
 
 
-def parameters(weights: Weights, name: str) -> tuple[Any, torch.Tensor]:
-    """Weight and bias of a module."""
-    return weights[f"{name}.weight"], weights[f"{name}.bias"]
+class Forward:
+    """One pass over a batch.
+
+    Args:
+        ops: The functions to compute with.
+        program: The network.
+        weights: Its parameters.
+        spans: The sequences.
+        training: Whether dropout applies.
+    """
+
+    def __init__(self, ops: Ops, program: Program, weights: Weights, spans: Spans, training: bool):
+        self.ops = ops
+        self.program = program
+        self.weights = weights
+        self.spans = spans
+        self.training = training
+
+    def logits(self, batch: PackedBatch, *, recompute: bool = False) -> torch.Tensor:
+        """Runs the whole network.
+
+        Args:
+            batch: The sequences.
+            recompute: Whether the backward pass computes each sublayer again instead of keeping its activations.
+
+        Returns:
+            Logits, `[num_pairs, num_labels]`.
+        """
+        stream = self._embed(batch)  # [total_tokens, hidden_size]
+        first = self.weights.norm(self.program.first.norm, self.program.first.name)
+        x = stream if first is None else self.ops.normalize(stream, first)
+        pooling = self.program.head.pooling
+        for step in self.program.steps:
+            run: Any = self._attend if isinstance(step, Attend) else self._feed
+            if recompute:
+                stream, x = checkpoint(run, step, stream, x, use_reentrant=False)
+            else:
+                stream, x = run(step, stream, x)
+        if pooling == "mean":
+            x = self.ops.pool(x, self.spans, pooling)  # [num_pairs, hidden_size]
+        return self._classify(self.program.head, x)
+
+    def _embed(self, batch: PackedBatch) -> torch.Tensor:
+        embeddings, weights = self.program.embeddings, self.weights
+        tables = [(batch.input_ids, weights.table("embeddings.word"))]
+        if embeddings.token_types:
+            tables.append((batch.token_type_ids, weights.table("embeddings.token_type")))
+        if embeddings.positions is not None:
+            tables.append((batch.position_ids, weights.table("embeddings.position")))
+        norm = weights.norm(embeddings.norm, "embeddings.norm")
+        hidden = self.ops.embed(tables, norm, self._probability(embeddings.dropout))
+        if embeddings.size == self.program.hidden_size:
+            return hidden
+        return self.ops.linear(hidden, weights.linear("embeddings.projection")).to(hidden.dtype)
+
+    def _attend(self, step: Attend, stream: torch.Tensor, x: torch.Tensor) -> Pair:
+        ops, attention, spans = self.ops, step.attention, self.spans
+        query, key, value = (self.weights.linear(f"{step.name}.{part}") for part in ("query", "key", "value"))
+        rows: Pooling | None = self.program.head.pooling if step.pooled else None
+        if rows is None:
+            projected = products(x, (query, key, value))
+        else:
+            stream = ops.pool(stream, spans, rows)  # [num_pairs, hidden_size]
+            projected = [ops.linear(ops.pool(x, spans, rows), query), *products(x, (key, value))]
+        q, k, v = (part.unflatten(-1, (-1, attention.head_dim)) for part in projected)  # [rows, heads, head_dim]
+        if attention.qk_norm is not None:
+            q, k = (
+                ops.normalize(part, norm)
+                for part, name in ((q, "query_norm"), (k, "key_norm"))
+                if (norm := self.weights.norm(attention.qk_norm, f"{step.name}.{name}"))
+            )
+        context = ops.attention(q, k, v, spans, attention, rows, self._probability(attention.dropout)).flatten(1)
+        return self._end(step, context, "attention_output", stream, attention.output_dropout)
+
+    def _feed(self, step: Feed, stream: torch.Tensor, x: torch.Tensor) -> Pair:
+        feed, up = step.feed_forward, self.weights.linear(f"{step.name}.up")
+        if feed.gated:
+            inner = self.ops.gated(x, self.weights.linear(f"{step.name}.gate"), up, feed.activation)
+        else:
+            inner = self.ops.activated(x, up, feed.activation)
+        inner = self._drop(inner, feed.dropout)
+        return self._end(step, inner, "down", stream, feed.output_dropout)
+
+    def _end(self, step: Attend | Feed, x: torch.Tensor, name: str, stream: torch.Tensor, dropout: float) -> Pair:
+        linear = self.weights.linear(f"{step.name}.{name}")
+        norm = self.weights.norm(step.end.norm, step.end.name)
+        return self.ops.add_norm(x, linear, stream, norm, step.end.keep, self._probability(dropout))
+
+    def _classify(self, head: HeadSpec, x: torch.Tensor) -> torch.Tensor:
+        """The chain of the head, from `[num_pairs, hidden_size]` on."""
+        for number, part in enumerate(head.steps):
+            name = f"head.{number}"
+            if isinstance(part, Dropout):
+                x = self._drop(x, part.probability)
+            elif isinstance(part, Normalize):
+                x = self.ops.normalize(x, self.weights.norm(part.norm, name))  # type: ignore[arg-type]
+            elif isinstance(part, Dense) and part.activation is not None:
+                x = self.ops.activated(x, self.weights.linear(name), part.activation)
+            else:
+                x = self.ops.linear(x, self.weights.linear(name))
+        return x
+
+    def _drop(self, x: torch.Tensor, probability: float) -> torch.Tensor:
+        probability = self._probability(probability)
+        return self.ops.dropout(x, probability) if probability > 0.0 else x
+
+    def _probability(self, dropout: float) -> float:
+        return dropout if self.training else 0.0

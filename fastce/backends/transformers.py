@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 
-from fastce.backends.torch.engine import compute_dtype
-from fastce.checkpoints.network import Network
+from fastce.backends.base import Request
+from fastce.backends.reference.engine import compute_dtype
 from fastce.packing import PackedBatch
 from fastce.settings import torch_threads
-from fastce.spec import Precision
 
 
 class TransformersEncoder:
@@ -22,24 +23,22 @@ class TransformersEncoder:
         self.tokenizer = tokenizer
         self.dtype = dtype
         self.device = device
+        self._lock = threading.Lock()
+        self._scoring = 0  # threads
+        self._in_training: list[torch.nn.Module] = []  # parts of the module that were, before the first of them
 
     @torch.inference_mode()
     def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
         """See `Encoder`."""
-        was_training = self.module.training
-        self.module.eval()
-        try:
-            with self._autocast(), torch_threads(num_threads):
-                return self.training_logits(batch).float()
-        finally:
-            self.module.train(was_training)
+        with self._evaluation(), self._autocast(), torch_threads(num_threads):
+            return self.training_logits(batch).float()
 
     def training_logits(self, batch: PackedBatch) -> torch.Tensor:
         """See `TrainableEncoder`."""
         features = {"input_ids": split(batch.input_ids, batch)}
         if "token_type_ids" in self.tokenizer.model_input_names:
             features["token_type_ids"] = split(batch.token_type_ids, batch)
-        with_padding = len(set(batch.lengths)) > 1  # without, models that have no padding token run too
+        with_padding = len(set(batch.spans.lengths)) > 1  # without, models that have no padding token run too
         inputs = self.tokenizer.pad(features, padding=with_padding, return_tensors="pt").to(self.device)
         logits: torch.Tensor = self.module(**inputs).logits
         return logits
@@ -47,6 +46,24 @@ class TransformersEncoder:
     def zero_gradients(self, *, for_good: bool = False) -> None:
         """See `TrainableEncoder`."""
         self.module.zero_grad()
+
+    @contextmanager
+    def _evaluation(self) -> Iterator[None]:
+        """Evaluation mode until the last of the threads that share the module has left."""
+        with self._lock:
+            if self._scoring == 0:
+                self._in_training = [part for part in self.module.modules() if part.training]
+                for part in self._in_training:
+                    part.training = False
+            self._scoring += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._scoring -= 1
+                if self._scoring == 0:
+                    for part in self._in_training:
+                        part.training = True
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.dtype == torch.float32:
@@ -56,7 +73,7 @@ class TransformersEncoder:
 
 def split(tokens: torch.Tensor, batch: PackedBatch) -> list[list[int]]:
     """[total_tokens] -> a list for each sequence."""
-    return [sequence.tolist() for sequence in tokens.split(batch.lengths)]
+    return [sequence.tolist() for sequence in tokens.split(batch.spans.lengths)]
 
 
 class TransformersBackend:
@@ -64,18 +81,21 @@ class TransformersBackend:
 
     needs_module = True
 
-    def unsupported(self, network: Network | None, precision: Precision, device: torch.device) -> list[str]:
+    def unsupported(self, request: Request) -> list[str]:
         """See `Backend`."""
-        return ["it has no int8"] if precision == "int8" else []
+        return ["it has no int8"] if request.precision == "int8" else []
 
-    def build(self, network: Network, precision: Precision, device: torch.device) -> TransformersEncoder:
+    def build(self, request: Request) -> TransformersEncoder:
         """See `Backend`."""
+        network = request.network
+        assert network is not None
         assert network.module is not None
-        return TransformersEncoder(network.module, network.tokenizer, compute_dtype(precision, device), device)
+        dtype = compute_dtype(request.precision, request.device)
+        return TransformersEncoder(network.module, network.tokenizer, dtype, request.device)
 
-    def build_trainable(self, network: Network, device: torch.device) -> TransformersEncoder:
+    def build_trainable(self, request: Request) -> TransformersEncoder:
         """See `Backend`."""
-        return self.build(network, "fp32", device)
+        return self.build(request)
 
 
 BACKEND = TransformersBackend()

@@ -1,4 +1,4 @@
-"""How many arithmetic operations scoring takes: the same count for every system."""
+"""How many arithmetic operations scoring takes: the same count for every system, derived from the network's steps."""
 
 from __future__ import annotations
 
@@ -6,53 +6,100 @@ from typing import Any
 
 import numpy as np
 
-from fastce.checkpoints.network import FAMILIES
-from fastce.spec import EncoderSpec
+from fastce.checkpoints.network import family_of
+from fastce.spec import Attention, Dense, FeedForward, HeadSpec
+from fastce.steps import Attend, Program, kv_heads, program
 
 
-def encoder_spec(config: Any) -> EncoderSpec | None:
-    """The network that a Hugging Face config describes, or None where fastce does not know its family."""
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        return None
+def program_of(config: Any) -> Program | None:
+    """The network that a Hugging Face config describes, or None where fastce does not know it."""
     try:
-        return family.encoder(config)
+        family = family_of(config)
+        return program(family.encoder(config), family.head(config))
     except ValueError:
         return None
 
 
-def count_operations(spec: EncoderSpec, lengths: np.ndarray, num_labels: int = 1) -> int:
+def count_operations(network: Program, lengths: np.ndarray) -> int:
     """Counts the operations that scores can't do without; a multiply-add is two.
 
-    With width h, intermediate width f, a heads and n tokens, a layer on all n rows takes, in multiply-adds,
-
-        4 n h^2   for Q, K, V and the out-projection, [n, h] x [h, h] each
-        2 n^2 h   for Q K^T and P V over all heads
-        2 n h f   for the feed-forward network.
-
-    The head reads the first token, so the last layer has one row of queries, q, and its keys and values need never be
-    formed. Head j has the score q_j . (Wk_j x) = (Wk_j^T q_j) . x for a row x of the layer's input (the bias of K adds
-    the same to every score and cancels in the softmax), and the context sum_x p_x (Wv_j x) = Wv_j (sum_x p_x x). So
-
-        h^2 + h^2   for q and for Wk_j^T q_j over all heads
-        2 a n h     for the scores and for sum_x p_x x, h wide in each head
-        h^2 + h^2   for Wv_j and for the out-projection
-        2 h f       for the feed-forward network of one row.
-
-    The head adds h^2 and h for each label; embedding tables narrower than h add the projection of each row. Norms,
-    softmax, activations and biases are not counted.
+    Norms, softmax, activations, rotations and biases are not counted; see the functions below for what is.
 
     Args:
-        spec: The encoder.
+        network: The network.
         lengths: Tokens of each pair, special ones included, padding not; int64 `[num_pairs]`.
-        num_labels: Logits of a pair.
     """
-    hidden, width = spec.hidden_size, spec.intermediate_size
-    pairs, tokens = len(lengths), int(lengths.sum())
-    squares = int((lengths.astype(np.int64) ** 2).sum())
-    one_row = 4 * hidden * hidden + 2 * hidden * width
-    full_layer = tokens * one_row + 2 * squares * hidden
-    last_layer = pairs * one_row + 2 * spec.num_heads * tokens * hidden
-    projection = tokens * spec.embedding_size * hidden if spec.embedding_size != hidden else 0
-    head = pairs * (hidden * hidden + hidden * num_labels)
-    return 2 * (projection + (spec.num_layers - 1) * full_layer + last_layer + head)
+    lengths = lengths.astype(np.int64)
+    hidden, pairs, tokens = network.hidden_size, len(lengths), int(lengths.sum())
+    total = head_products(network.head, hidden) * pairs
+    if network.embeddings.size != hidden:
+        total += tokens * network.embeddings.size * hidden
+    rows = tokens
+    for step in network.steps:
+        if isinstance(step, Attend) and step.pooled:
+            rows = pairs  # from here on
+            total += pooled_attention(step.attention, hidden, lengths, last=network.head.pooling == "last")
+        elif isinstance(step, Attend):
+            total += attention(step.attention, hidden, lengths)
+        else:
+            total += rows * feed_forward(step.feed_forward, hidden)
+    return 2 * total
+
+
+def attention(part: Attention, hidden: int, lengths: np.ndarray) -> int:
+    """Multiply-adds of attention on every row.
+
+    Q and the out-projection are as wide as all heads, a; K and V as the heads of keys and values, k. With n tokens, of
+    which each sees some, s in all:
+
+        2 n h a + 2 n h k   for the projections, [n, h] x [h, a] and [n, h] x [h, k]
+        2 s a               for Q K^T and P V over all heads.
+    """
+    wide, narrow = part.heads * part.head_dim, kv_heads(part) * part.head_dim
+    return int(lengths.sum()) * 2 * hidden * (wide + narrow) + 2 * int(visible(part, lengths).sum()) * wide
+
+
+def pooled_attention(part: Attention, hidden: int, lengths: np.ndarray, *, last: bool) -> int:
+    """Multiply-adds of attention with one row of queries a pair.
+
+    Head j has the score q_j . (Wk_j x) = (Wk_j^T q_j) . x for a row x of the input (the bias of K adds the same to
+    every score and cancels in the softmax), and the context sum_x p_x (Wv_j x) = Wv_j (sum_x p_x x): keys and values
+    need never be formed. With m visible rows:
+
+        2 h a + 2 h k + 2 a' m h   for Q and out-projection, both moved projections, and both sums over m, a' heads
+
+    Where positions rotate queries and keys, K is formed of each visible row, h k, and the scores are a wide.
+    """
+    wide, narrow = part.heads * part.head_dim, kv_heads(part) * part.head_dim
+    pairs, seen = len(lengths), int(visible_to_one(part, lengths, last=last).sum())
+    values = pairs * hidden * narrow + part.heads * seen * hidden
+    keys = values if part.relation is None else seen * (hidden * narrow + wide)
+    return pairs * 2 * hidden * wide + keys + values
+
+
+def visible(part: Attention, lengths: np.ndarray) -> np.ndarray:
+    """Pairs of a query and a key that it sees, `[num_pairs]`."""
+    reach = lengths - 1 if part.window is None else np.minimum(part.window, lengths - 1)
+    before = lengths * reach - reach * (reach + 1) // 2  # keys before their query
+    return lengths + before * (1 if part.causal else 2)
+
+
+def visible_to_one(part: Attention, lengths: np.ndarray, *, last: bool) -> np.ndarray:
+    """Keys that the first or last token sees, `[num_pairs]`."""
+    if part.causal and not last:
+        return np.ones_like(lengths)
+    return lengths if part.window is None else np.minimum(lengths, part.window + 1)
+
+
+def feed_forward(part: FeedForward, hidden: int) -> int:
+    """Multiply-adds of a feed-forward network on one row: two matrices, or three with a gate."""
+    return (3 if part.gated else 2) * hidden * part.size
+
+
+def head_products(head: HeadSpec, hidden: int) -> int:
+    """Multiply-adds of the head's chain on one row."""
+    total, width = 0, hidden
+    for step in head.steps:
+        if isinstance(step, Dense):
+            total, width = total + width * step.size, step.size
+    return total

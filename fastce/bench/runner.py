@@ -17,12 +17,12 @@ import numpy as np
 from fastce.bench.ceiling import peak_operations_per_second
 from fastce.bench.checks import check_scores
 from fastce.bench.machine import describe_machine, describe_versions
-from fastce.bench.operations import count_operations, encoder_spec
+from fastce.bench.operations import count_operations, program_of
 from fastce.bench.remote import RemoteWorker, WorkerError
 from fastce.bench.results import Report, Result
 from fastce.bench.systems.base import SYSTEMS, Task
 from fastce.bench.workload import Workload, make_workload, ranking_pairs
-from fastce.checkpoints.network import NO_LENGTH_LIMIT
+from fastce.checkpoints.network import capped_length, length_limit
 from fastce.settings import progress_bar
 from fastce.spec import Precision
 
@@ -72,9 +72,8 @@ def run(plan: Plan) -> Report:
 
     config = AutoConfig.from_pretrained(plan.model)
     tokenizer: Any = AutoTokenizer.from_pretrained(plan.model)
-    spec = encoder_spec(config)
-    positions = spec.max_length if spec else getattr(config, "max_position_embeddings", NO_LENGTH_LIMIT)
-    max_length = min(tokenizer.model_max_length, positions)
+    network = program_of(config)
+    max_length = capped_length(length_limit(tokenizer), config, warn=False)
     workload = make_workload(
         tokenizer, max_length, source=plan.pairs, distribution=plan.lengths, num_pairs=plan.num_pairs
     )
@@ -90,10 +89,10 @@ def run(plan: Plan) -> Report:
     return Report(
         date=date.today().isoformat(),
         model={"name": Path(plan.model).name, "type": config.model_type, "max_length": max_length}
-        | ({} if spec is None else {"layers": spec.num_layers, "hidden": spec.hidden_size}),
+        | ({} if network is None else {"layers": len(network.steps) // 2, "hidden": network.hidden_size}),
         workload=workload.summary(),
         threads=threads,
-        operations=None if spec is None else count_operations(spec, workload.lengths, config.num_labels),
+        operations=None if network is None else count_operations(network, workload.lengths),
         ceilings=ceilings,
         machine=describe_machine(),
         versions=describe_versions(),

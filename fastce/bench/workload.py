@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastce.streaming import read_pairs
+from fastce.pair_files import read_pairs
 from fastce.tokenization import PairTokenizer
 
 Pair = tuple[str, str]
@@ -168,7 +168,7 @@ def make_workload(
         num_pairs: How many: None takes the whole file or makes 512.
 
     Raises:
-        ValueError: There are no pairs, or see `generate_pairs` and `fastce.streaming.read_pairs`.
+        ValueError: There are no pairs, or see `generate_pairs` and `fastce.pair_files.read_pairs`.
     """
     if source is None:
         pairs = generate_pairs(tokenizer, distribution, num_pairs or 512, max_length)

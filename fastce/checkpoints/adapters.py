@@ -58,8 +58,11 @@ def add_adapter(module: Any, config: Any, name: str, head: list[str]) -> Any:
         raise ValueError(f"name: there is an adapter {name!r} already")
     config = copy.deepcopy(config)
     config.task_type = config.task_type or TaskType.SEQ_CLS
-    if getattr(config, "modules_to_save", ()) is None:
-        config.modules_to_save = head
+    if hasattr(config, "modules_to_save"):
+        # A part of the head inside another that is saved would be wrapped twice, and neither trained nor loaded.
+        wanted = head if config.modules_to_save is None else config.modules_to_save
+        whole = {part: next((outer for outer in head if part.startswith(f"{outer}.")), part) for part in wanted}
+        config.modules_to_save = sorted(set(whole.values()))
     training = module.training
     try:
         if isinstance(module, PeftModel):
@@ -162,33 +165,32 @@ def reject_prompts(module: Any) -> None:
         raise ValueError(f"PEFT's {module.active_peft_config.peft_type.value} can't be merged into the weights")
 
 
-def plain_parameters(module: Any) -> tuple[dict[str, nn.Parameter], dict[str, list[LowRankUpdate]]]:
-    """What a module trains with, under the names that its parameters had before there were adapters.
+def plain_parts(module: Any) -> tuple[dict[str, nn.Module], dict[str, list[LowRankUpdate]]]:
+    """What a module is made of, under the names that its parts had before there were adapters.
 
     Returns:
-        Parameters, and the updates of those that LoRA adapts.
+        Parts, the copy that is trained where there are several, and the updates of the weights that LoRA adapts.
 
     Raises:
         ValueError: There are adapters of another kind.
     """
     reject_prompts(module)
     base = base_module(module)
-    parts = dict(adapted_parts(base))
-    parameters: dict[str, nn.Parameter] = {}
+    adapted = dict(adapted_parts(base))
+    parts: dict[str, nn.Module] = {}
     updates: dict[str, list[LowRankUpdate]] = {}
 
     def visit(name: str, part: Any) -> None:
-        if name in parts:
+        if name in adapted:
             part, found = unwrapped(name, part)
             if found:
                 updates[f"{name}.weight"] = found
-        for own, parameter in part.named_parameters(recurse=False):
-            parameters[f"{name}.{own}" if name else own] = parameter
+        parts[name] = part
         for own, child in part.named_children():
             visit(f"{name}.{own}" if name else own, child)
 
     visit("", base)
-    return parameters, updates
+    return parts, updates
 
 
 def unwrapped(name: str, part: Any) -> tuple[nn.Module, list[LowRankUpdate]]:

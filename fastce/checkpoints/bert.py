@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastce.checkpoints.family import Family, bert_encoder_spec, bert_layer_names, classifier_dropout
-from fastce.spec import EncoderSpec, HeadSpec, PositionScheme
-
-
-def encoder(config: Any) -> EncoderSpec:
-    """Positions count from 0 and every token has one."""
-    return bert_encoder_spec(config, positions=PositionScheme())
+from fastce.checkpoints.family import Family, bert_encoder, bert_names, classifier_dropout
+from fastce.spec import Dense, Dropout, HeadSpec
 
 
 def head(config: Any) -> HeadSpec:
     """Pooler with tanh, dropout, classifier."""
     return HeadSpec(
-        num_labels=config.num_labels, activation="tanh", input_dropout=0.0, dropout=classifier_dropout(config)
+        "first",
+        (Dense(config.hidden_size, "tanh"), Dropout(classifier_dropout(config)), Dense(config.num_labels)),
     )
 
 
 FAMILY = Family(
-    encoder=encoder,
+    encoder=bert_encoder,
     head=head,
-    names=bert_layer_names("bert") | {"head.dense": "bert.pooler.dense", "head.output": "classifier"},
+    prefix="bert",
+    names=bert_names(),
+    head_names={"bert.pooler.dense": "head.0", "classifier": "head.2"},
     fresh=("classifier.", "bert.pooler."),
-    unused=("cls.", "qa_outputs.", "bert.embeddings.position_ids", "embeddings.position_ids"),
+    unused=("cls.", "qa_outputs.", "pooler.", "bert.embeddings.position_ids", "embeddings.position_ids"),
 )

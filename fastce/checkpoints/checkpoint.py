@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -13,8 +13,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastce.checkpoints.adapters import adapter_state, merged_module
+from fastce.checkpoints.fingerprint import Fingerprint
 from fastce.checkpoints.metadata import Metadata
 from fastce.checkpoints.network import Network, describe
+from fastce.checkpoints.untouched import interference, parts_of, signature
 
 
 class Checkpoint:
@@ -29,6 +31,7 @@ class Checkpoint:
         metadata: What sentence-transformers stores beside a model.
         read: Reads the network without the module; returns None where that can't be done.
         load: Makes the module: float32, in evaluation mode.
+        has_head: Says whether the weights of the classification head are stored, or made new.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Checkpoint:
         metadata: Metadata,
         read: Callable[[], Network | None],
         load: Callable[[], Any],
+        has_head: Callable[[], bool],
     ):
         self.tokenizer = tokenizer
         self.metadata = metadata
@@ -45,8 +49,11 @@ class Checkpoint:
         self._config = config
         self._read = read
         self._load = load
+        self.has_head = has_head
         self._module: Any = None
-        self._read_from: tuple[str, object] | None = None
+        self._file: Fingerprint | None = None
+        self._samples = Samples()
+        self._lock = threading.RLock()
 
     @property
     def config(self) -> Any:
@@ -60,55 +67,127 @@ class Checkpoint:
         Raises:
             RuntimeError: The file that the weights were read from is not what it was any more.
         """
-        if self._module is None:
-            if self._read_from is not None and file_identity(self._read_from[0]) != self._read_from[1]:
-                raise RuntimeError(f"{self._read_from[0]} has changed since the model was loaded; load it again")
-            self._module = self._load().to(self.device)
-        return self._module
+        with self._lock:
+            if self._module is None:
+                self.check_file()
+                module = self._load().to(self.device)
+                self.check_file()
+                self._module = module
+            return self._module
 
     @module.setter
     def module(self, module: Any) -> None:
-        self._module = module
-        self.device = next(iter(module.parameters())).device
+        with self._lock:
+            self._module = module
+            self.device = next(iter(module.parameters())).device
 
     def to(self, device: torch.device) -> None:
         """Moves the module, now or when it is made."""
-        if self._module is not None:
-            self._module.to(device)
-            device = next(iter(self._module.parameters())).device  # "cuda" has become "cuda:0"
-        self.device = device
+        with self._lock:
+            if self._module is not None:
+                self._module.to(device)
+                device = next(iter(self._module.parameters())).device  # "cuda" has become "cuda:0"
+            self.device = device
+
+    def check_file(self) -> None:
+        """Raises RuntimeError where the weights came from a file that is not what it was any more."""
+        if self._file is not None:
+            self._file.check()
 
     def network(self, *, with_module: bool) -> Network:
         """Describes the network.
 
         Args:
             with_module: Whether the description must be of the module itself; without, it may be read from the file,
-                and adapters are merged.
+                and adapters are merged. What was read counts once `check_file` has passed after its last use.
+
+        Raises:
+            RuntimeError: The file is not the one that the model was loaded from.
         """
-        network = None if with_module or self._module is not None else self._read()
-        if network is None:
-            network = describe(self.module) if with_module else self._merged_network()
-        elif network.file is not None:
-            self._read_from = (network.file, file_identity(network.file))
-        return replace(network, tokenizer=self.tokenizer)
+        with self._lock:
+            if self._module is None:
+                self.check_file()
+            network = None if with_module or self._module is not None else self._read()
+            if network is None:
+                network = describe(self.module) if with_module else self._merged_network()
+            elif network.file is not None:
+                self._file = self._file or network.file
+                self.check_file()
+            return replace(network, tokenizer=self.tokenizer)
 
     def _merged_network(self) -> Network:
+        if objection := interference(self.module):  # merging would drop the hooks of adapted parts
+            return Network(self.module, objection)
         try:
             return describe(merged_module(self.module))
         except ValueError as error:
-            return Network(self.module, None, str(error))
+            return Network(self.module, str(error))
 
     def state(self) -> object:
-        """Changes with the weights: another module, parameter or adapter, an optimizer's step, a change in place.
+        """Changes with the weights, and with what is put into, over or around the parts of the module.
 
-        Changes through `parameter.data` outside of an optimizer leave no trace and are not noticed.
+        Another module, part, parameter, hook or adapter, an optimizer's step and a change in place are always noticed.
+        A change through `parameter.data` leaves no trace but its values, of which a few of each parameter are read:
+        what changes a parameter nearly everywhere is noticed, a change of single elements may be missed.
         """
-        if self._module is None:
-            return self.device
-        versions = tuple(
-            (weight.data_ptr(), weight._version, OPTIMIZER_STEPS.get(weight)) for weight in self._module.parameters()
-        )
-        return id(self._module), versions, adapter_state(self._module)
+        with self._lock:
+            if self._module is None:
+                return self.device
+            parts = list(parts_of(self._module))
+            weights = [weight for part in parts for weight in part._parameters.values() if weight is not None]
+            versions = [(weight.data_ptr(), weight._version, OPTIMIZER_STEPS.get(weight)) for weight in weights]
+            values = self._samples.read(weights)
+            return id(self._module), list(map(signature, parts)), versions, values, adapter_state(self._module)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the module, the weights are in their file, and its fingerprint tells whether they still are."""
+        # First what lets the other process find the code of models that bring their own.
+        state = {"_imports": RemoteCode()} | {
+            name: value for name, value in vars(self).items() if name not in UNPICKLED
+        }
+        return state | {"_read": None, "_load": None} if self._module is not None else state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({name: value for name, value in state.items() if name != "_imports"})
+        self._samples = Samples()
+        self._lock = threading.RLock()
+
+
+UNPICKLED = ("_lock", "_samples")
+
+
+class Samples:
+    """A few values of each weight, evenly spread, read in one go."""
+
+    EACH = 16
+
+    def __init__(self) -> None:
+        self._places: list[tuple[int, torch.Size]] = []
+        self._views: dict[torch.device, list[torch.Tensor]] = {}
+
+    def read(self, weights: list[torch.Tensor]) -> list[bytes]:
+        """The values as they are now."""
+        places = [(weight.data_ptr(), weight.shape) for weight in weights]
+        if places != self._places:
+            self._places, self._views = places, {}
+            for weight in weights:
+                flat = weight.detach().as_strided((weight.numel(),), (1,))
+                views = self._views.setdefault(weight.device, [])
+                views.append(flat[:: max(1, len(flat) // self.EACH)][: self.EACH])
+        return [
+            torch.cat(views).view(torch.uint8).cpu().numpy().tobytes()
+            for device, views in self._views.items()
+            if device.type != "meta"
+        ]
+
+
+class RemoteCode:
+    """Makes the folder importable, where it is unpickled, in which transformers keeps the code of models."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from transformers.dynamic_module_utils import init_hf_modules
+
+        return init_hf_modules, ()
 
 
 OPTIMIZER_STEPS = WeakTensorKeyDictionary()
@@ -126,12 +205,3 @@ def note_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
 
 
 register_optimizer_step_post_hook(note_step)
-
-
-def file_identity(path: str) -> object:
-    """What differs when a file has been replaced or written to; None where there is none."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns

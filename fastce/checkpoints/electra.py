@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastce.checkpoints.family import Family, bert_encoder_spec, bert_layer_names, classifier_dropout
-from fastce.spec import EncoderSpec, HeadSpec, PositionScheme
+from fastce.checkpoints.family import Family, bert_encoder, bert_names, classifier_dropout
+from fastce.spec import Dense, Dropout, EncoderSpec, HeadSpec
 
 
 def encoder(config: Any) -> EncoderSpec:
     """As BERT, with the width of the embeddings given separately."""
-    return bert_encoder_spec(config, embedding_size=config.embedding_size, positions=PositionScheme())
+    return bert_encoder(config, embedding_size=config.embedding_size)
 
 
 def head(config: Any) -> HeadSpec:
     """Dropout, dense with GELU whatever the layers use, dropout, out_proj."""
-    dropout = classifier_dropout(config)
-    return HeadSpec(num_labels=config.num_labels, activation="gelu", input_dropout=dropout, dropout=dropout)
+    dropout = Dropout(classifier_dropout(config))
+    return HeadSpec("first", (dropout, Dense(config.hidden_size, "gelu"), dropout, Dense(config.num_labels)))
 
 
 FAMILY = Family(
     encoder=encoder,
     head=head,
-    names=bert_layer_names("electra")
-    | {
-        "embeddings.projection": "electra.embeddings_project",
-        "head.dense": "classifier.dense",
-        "head.output": "classifier.out_proj",
-    },
+    prefix="electra",
+    names=bert_names() | {"embeddings_project": "embeddings.projection"},
+    head_names={"classifier.dense": "head.1", "classifier.out_proj": "head.3"},
     fresh=("classifier.",),
     unused=(
         "discriminator_predictions.",

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from fastce.spec import Activation, EncoderSpec, HeadSpec
+from fastce.parameters import parameters
+from fastce.spec import (
+    AbsolutePositions,
+    Activation,
+    Attention,
+    Embeddings,
+    EncoderSpec,
+    FeedForward,
+    HeadSpec,
+    Layer,
+    LayerNorm,
+    PostNorm,
+)
 
 HIDDEN_ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -15,8 +27,26 @@ HIDDEN_ACTIVATIONS: dict[str, Activation] = {
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
 }
 """Names in Hugging Face configs and what they compute; the three tanh forms are one formula."""
+
+Names = Mapping[str, str | tuple[str, ...]]
+"""Their modules' names to ours; `{}` stands for the layer's number, several of ours for rows stacked in that order."""
+
+
+class Place(NamedTuple):
+    """Where one of our parameters is.
+
+    Attributes:
+        name: Name of the parameter that holds it.
+        rows: Which of its rows, where others are stacked with it; None: all.
+    """
+
+    name: str
+    rows: slice | None
 
 
 @dataclass(frozen=True)
@@ -25,113 +55,159 @@ class Family:
 
     Attributes:
         encoder: Reads the encoder's description from a Hugging Face config.
-        head: Reads the head's description from a Hugging Face config.
-        names: Our module names to those of the Hugging Face module; `{}` stands for the layer's number. Every module
-            has a weight and, unless it is an embedding table, a bias.
+        head: Reads the description of the head of its sequence-classification class.
+        prefix: Name of the encoder inside that class.
+        names: The encoder's modules, by their names in it.
+        head_names: The head's modules, by their names in the sequence-classification class.
         fresh: Prefixes of weights that a checkpoint may lack because fine-tuning creates them.
-        unused: Prefixes of weights that a checkpoint may carry for other tasks.
+        unused: Prefixes of weights that a checkpoint may carry for other tasks, by their names in the
+            sequence-classification class.
     """
 
     encoder: Callable[[Any], EncoderSpec]
     head: Callable[[Any], HeadSpec]
-    names: Mapping[str, str]
+    prefix: str
+    names: Names
+    head_names: Names
     fresh: tuple[str, ...]
     unused: tuple[str, ...]
 
-    def parameter_names(self, spec: EncoderSpec) -> dict[str, str]:
-        """Maps our parameter names to the Hugging Face module's, for all layers of `spec`."""
-        absent = set()
-        if spec.token_types == 0:
-            absent.add("embeddings.token_type")
-        if spec.embedding_size == spec.hidden_size:
-            absent.add("embeddings.projection")
-        found = {}
-        for ours, theirs in self.names.items():
-            if ours in absent:
-                continue
-            parts = ("weight",) if ours in EMBEDDING_TABLES else ("weight", "bias")
-            for layer in range(spec.num_layers) if "{}" in ours else (0,):
-                for part in parts:
-                    found[f"{ours.format(layer)}.{part}"] = f"{theirs.format(layer)}.{part}"
-        return found
-
-    def parameter_shapes(self, spec: EncoderSpec, head: HeadSpec) -> dict[str, tuple[int, ...]]:
-        """Maps our parameter names to their shapes, for all layers of `spec`."""
-        hidden, inner, embedding = spec.hidden_size, spec.intermediate_size, spec.embedding_size
-        weights = {
-            "embeddings.word": (spec.vocab_size, embedding),
-            "embeddings.position": (spec.max_positions, embedding),
-            "embeddings.token_type": (spec.token_types, embedding),
-            "embeddings.norm": (embedding,),
-            "embeddings.projection": (hidden, embedding),
-            "attention_norm": (hidden,),
-            "intermediate": (inner, hidden),
-            "output": (hidden, inner),
-            "output_norm": (hidden,),
-            "head.output": (head.num_labels, hidden),
-        }
-        shapes = {}
-        for name in self.parameter_names(spec):
-            module, _, part = name.rpartition(".")
-            layer_free = module.split(".", 2)[2] if module.startswith("layers.") else module
-            shape = weights.get(layer_free, (hidden, hidden))
-            shapes[name] = shape if part == "weight" else shape[:1]
-        return shapes
+    @property
+    def classifier_names(self) -> Names:
+        """All modules, by their names in the sequence-classification class."""
+        return {f"{self.prefix}.{theirs}": ours for theirs, ours in self.names.items()} | dict(self.head_names)
 
 
-EMBEDDING_TABLES = frozenset({"embeddings.word", "embeddings.position", "embeddings.token_type"})
-
-
-def bert_layer_names(prefix: str) -> dict[str, str]:
-    """Names of the embeddings and layers of every family that descends from BERT's code.
+def places(names: Names, encoder: EncoderSpec, head: HeadSpec) -> dict[str, Place]:
+    """Where each of our parameters is.
 
     Args:
-        prefix: Name of the encoder inside the classification module, such as `"bert"`.
+        names: Their names.
+        encoder: The encoder.
+        head: The head.
+
+    Returns:
+        Our names, in the order of the computation, to places.
+
+    Raises:
+        ValueError: A parameter has no name of theirs.
     """
-    layer = f"{prefix}.encoder.layer.{{}}"
+    wanted = parameters(encoder, head)
+    found: dict[str, Place] = {}
+    for theirs, ours in names.items():
+        for number in range(len(encoder.layers)) if "{}" in theirs else (0,):
+            for suffix in ("weight", "bias"):
+                stacked = [f"{part.format(number)}.{suffix}" for part in ((ours,) if isinstance(ours, str) else ours)]
+                begin = 0
+                for name in stacked:
+                    if name not in wanted:
+                        continue
+                    end = begin + wanted[name].shape[0]
+                    rows = slice(begin, end) if len(stacked) > 1 else None
+                    found[name] = Place(f"{theirs.format(number)}.{suffix}", rows)
+                    begin = end
+    if nameless := wanted.keys() - found.keys():
+        raise ValueError(f"the family has no names for {', '.join(sorted(nameless))}")
+    return {name: found[name] for name in wanted}
+
+
+def stored_shapes(found: Mapping[str, Place], encoder: EncoderSpec, head: HeadSpec) -> dict[str, tuple[int, ...]]:
+    """Their parameters' names to shapes, stacked rows together."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    wanted = parameters(encoder, head)
+    for name, place in found.items():
+        rows, *rest = wanted[name].shape
+        before = shapes[place.name][0] if place.name in shapes else 0
+        shapes[place.name] = (rows + before, *rest)
+    return shapes
+
+
+def bert_names() -> dict[str, str | tuple[str, ...]]:
+    """Names of the embeddings and layers of every family that descends from BERT's code."""
+    layer = "encoder.layer.{}"
     return {
-        "embeddings.word": f"{prefix}.embeddings.word_embeddings",
-        "embeddings.position": f"{prefix}.embeddings.position_embeddings",
-        "embeddings.token_type": f"{prefix}.embeddings.token_type_embeddings",
-        "embeddings.norm": f"{prefix}.embeddings.LayerNorm",
-        "layers.{}.query": f"{layer}.attention.self.query",
-        "layers.{}.key": f"{layer}.attention.self.key",
-        "layers.{}.value": f"{layer}.attention.self.value",
-        "layers.{}.attention_output": f"{layer}.attention.output.dense",
-        "layers.{}.attention_norm": f"{layer}.attention.output.LayerNorm",
-        "layers.{}.intermediate": f"{layer}.intermediate.dense",
-        "layers.{}.output": f"{layer}.output.dense",
-        "layers.{}.output_norm": f"{layer}.output.LayerNorm",
+        "embeddings.word_embeddings": "embeddings.word",
+        "embeddings.position_embeddings": "embeddings.position",
+        "embeddings.token_type_embeddings": "embeddings.token_type",
+        "embeddings.LayerNorm": "embeddings.norm",
+        f"{layer}.attention.self.query": "layers.{}.query",
+        f"{layer}.attention.self.key": "layers.{}.key",
+        f"{layer}.attention.self.value": "layers.{}.value",
+        f"{layer}.attention.output.dense": "layers.{}.attention_output",
+        f"{layer}.attention.output.LayerNorm": "layers.{}.attention_norm",
+        f"{layer}.intermediate.dense": "layers.{}.up",
+        f"{layer}.output.dense": "layers.{}.down",
+        f"{layer}.output.LayerNorm": "layers.{}.feed_forward_norm",
     }
 
 
-def bert_encoder_spec(config: Any, **changes: Any) -> EncoderSpec:
+def bert_encoder(
+    config: Any, *, offset: int = 0, padding_id: int | None = None, embedding_size: int | None = None
+) -> EncoderSpec:
     """Reads the config fields that BERT and its descendants share.
 
     Args:
         config: A Hugging Face config.
-        **changes: Fields of `EncoderSpec` in which the family differs from BERT.
+        offset: Position of a sequence's first token.
+        padding_id: A token that takes no position, if there is one.
+        embedding_size: Width of the embedding tables; None: that of the layers.
 
     Raises:
-        ValueError: The config asks for something that `EncoderSpec` has no words for.
+        ValueError: The config asks for something that no description has words for.
     """
     reject_unsupported(config)
     sizes = normalized(config)
-    fields: dict[str, Any] = {
-        "num_layers": sizes.num_layers,
-        "num_heads": sizes.num_attention_heads,
-        "hidden_size": sizes.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "embedding_size": sizes.hidden_size,
-        "vocab_size": sizes.vocab_size,
-        "max_positions": config.max_position_embeddings,
-        "token_types": config.type_vocab_size,
-        "activation": hidden_activation(config.hidden_act),
-        "layer_norm_eps": config.layer_norm_eps,
-        "hidden_dropout": config.hidden_dropout_prob,
-        "attention_dropout": config.attention_probs_dropout_prob,
-    }
-    return EncoderSpec(**(fields | changes))
+    return post_norm_encoder(
+        num_layers=sizes.num_layers,
+        hidden_size=sizes.hidden_size,
+        embeddings=Embeddings(
+            vocab_size=sizes.vocab_size,
+            size=embedding_size or sizes.hidden_size,
+            norm=LayerNorm(config.layer_norm_eps),
+            token_types=config.type_vocab_size,
+            positions=AbsolutePositions(config.max_position_embeddings, offset, padding_id),
+            dropout=config.hidden_dropout_prob,
+        ),
+        heads=sizes.num_attention_heads,
+        attention_dropout=config.attention_probs_dropout_prob,
+        attention_output_dropout=config.hidden_dropout_prob,
+        feed_forward=FeedForward(
+            size=config.intermediate_size,
+            activation=hidden_activation(config.hidden_act),
+            output_dropout=config.hidden_dropout_prob,
+        ),
+        norm=LayerNorm(config.layer_norm_eps),
+    )
+
+
+def post_norm_encoder(
+    *,
+    num_layers: int,
+    hidden_size: int,
+    embeddings: Embeddings,
+    heads: int,
+    attention_dropout: float,
+    attention_output_dropout: float,
+    feed_forward: FeedForward,
+    norm: LayerNorm,
+) -> EncoderSpec:
+    """BERT's network: equal layers, absolute positions, norms behind the sublayers."""
+    assert embeddings.positions is not None
+    if hidden_size % heads != 0:
+        raise ValueError(f"hidden_size {hidden_size} is no multiple of {heads} attention heads")
+    attention = Attention(
+        heads=heads,
+        head_dim=hidden_size // heads,
+        dropout=attention_dropout,
+        output_dropout=attention_output_dropout,
+    )
+    return EncoderSpec(
+        hidden_size=hidden_size,
+        max_length=embeddings.positions.rows - embeddings.positions.offset,
+        embeddings=embeddings,
+        layers=(Layer(attention, feed_forward),) * num_layers,
+        placement=PostNorm(norm),
+    )
 
 
 def classifier_dropout(config: Any) -> float:
@@ -159,7 +235,7 @@ def hidden_activation(name: object) -> Activation:
 
 
 def reject_unsupported(config: Any) -> None:
-    """Raises ValueError for config fields that change the network in ways no spec describes."""
+    """Raises ValueError for config fields that change the network in ways no description has words for."""
     plain: dict[str, object] = {"position_embedding_type": "absolute", "is_decoder": False, "pruned_heads": {}}
     for field, expected in plain.items():
         value = getattr(config, field, expected)

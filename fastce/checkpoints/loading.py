@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from json import JSONDecodeError
 from pathlib import Path
@@ -12,19 +12,35 @@ from typing import Any
 
 import torch
 
+from fastce.checkpoints.chain import Chain, load_chain, read_chain
 from fastce.checkpoints.checkpoint import Checkpoint
-from fastce.checkpoints.metadata import Metadata, read_metadata
-from fastce.checkpoints.network import FAMILIES
-from fastce.checkpoints.reading import is_finite, read_network
-from fastce.checkpoints.source import Source
+from fastce.checkpoints.metadata import read_metadata
+from fastce.checkpoints.network import FAMILIES, length_limit
+from fastce.checkpoints.reading import (
+    brings_code,
+    is_finite,
+    read_network,
+    read_tensors,
+    warn_of_unused,
+    weight_names,
+)
+from fastce.checkpoints.sizes import check_number_of_labels, check_sizes
+from fastce.checkpoints.source import Source, errors_of_files, find_file
+from fastce.checkpoints.untouched import own_code
+from fastce.inputs import check_precision
 from fastce.spec import Precision
+from fastce.steps import num_labels as labels_of
 
 logger = logging.getLogger(__name__)
+
+HEAD_PREFIXES = ("classifier.", "score.", "classification_head.", "sequence_summary.")
+"""What transformers calls the heads of its sequence classifiers."""
 
 DEFAULT_ORGANIZATION = "cross-encoder"
 """Where a bare name that is no model of the Hub's own is looked for, as in sentence-transformers."""
 
-PRECISION_OF_DTYPE: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+PLAIN_OPTIONS = {"dtype", "torch_dtype"}
+"""Those of the module's options that fastce obeys itself; the others are the module's to obey."""
 
 
 def load_checkpoint(
@@ -48,26 +64,38 @@ def load_checkpoint(
         FileNotFoundError: There is no such model.
         ValueError: The files are not a usable cross-encoder; the message says which and why.
     """
-    from transformers import AutoTokenizer
-
     config, source = load_config(source, config_kwargs)
+    check_sizes(source, config)
     metadata = read_metadata(source, config)
-    reject_other_architectures(source, config, metadata)
-    if num_labels is None and not is_classifier(config):
+    reject_other_architectures(source, config)
+    chain = read_chain(source, metadata.modules) if metadata.modules else None
+    if chain is not None:
+        if num_labels not in (None, labels_of(chain.head)):
+            raise ValueError(f"num_labels: {num_labels}, but the model's last module has {labels_of(chain.head)}")
+        num_labels = labels_of(chain.head)
+    if num_labels is None and not is_classifier(source, config):
         num_labels = 1
     if num_labels is not None:
         config.num_labels = num_labels
-    tokenizer = AutoTokenizer.from_pretrained(source.name, **{**source.options, **processor_kwargs})
+    tokenizer = load_tokenizer(source, processor_kwargs)
+    check_tokenizer_fits(source.name, tokenizer, config)
+    if chain is not None and chain.transformer.get("max_seq_length") is not None:
+        tokenizer.model_max_length = chain.transformer["max_seq_length"]
     if not model_kwargs.get("weights_only", True):
         raise ValueError("model_kwargs: weights_only=False would run code from a pickle; fastce never does")
-    is_plain = model_kwargs.keys() <= {"dtype", "torch_dtype"}  # other options are the module's to obey
+    is_plain = model_kwargs.keys() <= PLAIN_OPTIONS
     return Checkpoint(
         config,
         tokenizer,
         metadata,
-        read=partial(read_network, source, config) if is_plain else lambda: None,
-        load=partial(load_module, source, config, model_kwargs),
+        read=partial(read_network, source, config, chain) if is_plain else nothing_read,
+        load=partial(load_module, source, config, chain, model_kwargs),
+        has_head=partial(has_head, source, config) if chain is None else partial(bool, True),
     )
+
+
+def nothing_read() -> None:
+    """In place of reading a network; a function with a name, for it is pickled."""
 
 
 def load_config(source: Source, config_kwargs: Mapping[str, Any]) -> tuple[Any, Source]:
@@ -88,6 +116,7 @@ def load_config(source: Source, config_kwargs: Mapping[str, Any]) -> tuple[Any, 
         candidates.append(f"{DEFAULT_ORGANIZATION}/{source.name}")
     for candidate in candidates:
         try:
+            check_number_of_labels(Source(candidate, source.options))
             config = AutoConfig.from_pretrained(candidate, **{**source.options, **config_kwargs})
         except OSError as error:
             if isinstance(error.__context__, JSONDecodeError):
@@ -100,12 +129,21 @@ def load_config(source: Source, config_kwargs: Mapping[str, Any]) -> tuple[Any, 
     ) from failure
 
 
-def is_classifier(config: Any) -> bool:
-    """Whether the saved module has a sequence-classification head."""
-    return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+def is_classifier(source: Source, config: Any) -> bool:
+    """Whether the saved module is one for sequence classification: its config says so, or else its weights."""
+    if config.architectures:
+        return any(name.endswith("ForSequenceClassification") for name in config.architectures)
+    return any(name.startswith(HEAD_PREFIXES) for name in weight_names(source))
 
 
-def reject_other_architectures(source: Source, config: Any, metadata: Metadata) -> None:
+def has_head(source: Source, config: Any) -> bool:
+    """Whether a classification head is stored; where its name may be any, a config is believed that speaks of one."""
+    names = weight_names(source)
+    is_known = bool(names) and config.model_type in FAMILIES
+    return is_classifier(source, config) and (not is_known or any(name.startswith(HEAD_PREFIXES) for name in names))
+
+
+def reject_other_architectures(source: Source, config: Any) -> None:
     """Refuses models that would load, but with a fresh head in place of the one they were trained with."""
     architectures = config.architectures or [""]
     if architectures[0].endswith("ForCausalLM"):
@@ -113,46 +151,118 @@ def reject_other_architectures(source: Source, config: Any, metadata: Metadata) 
             f"{source.name}: {architectures[0]} scores pairs through its language-model head, which fastce does not "
             "run; a conversion to ...ForSequenceClassification loads"
         )
-    if metadata.is_modular_cross_encoder:
+
+
+def load_tokenizer(source: Source, processor_kwargs: Mapping[str, Any]) -> Any:
+    """Loads the tokenizer."""
+    from transformers import AutoTokenizer
+
+    with errors_of_files(source.name, "its tokenizer's files"):
+        tokenizer = AutoTokenizer.from_pretrained(source.name, **{**source.options, **processor_kwargs})
+        tokenizer.model_max_length = length_limit(tokenizer)
+        return tokenizer
+
+
+def check_tokenizer_fits(name: str, tokenizer: Any, config: Any) -> None:
+    """Raises ValueError for a tokenizer that can't be the model's; without files, transformers makes an empty one.
+
+    Tokens added beyond the embedding table only warn: it may be about to be resized.
+    """
+    added = tokenizer.added_tokens_decoder
+    if len(tokenizer) <= len(added):
         raise ValueError(
-            f"{source.name}: this cross-encoder is a chain of sentence-transformers modules, which fastce does not run"
+            f"{name}: its tokenizer knows {len(tokenizer)} tokens, all special, and no word; are the "
+            "tokenizer's files missing (tokenizer.json, vocab.txt or the like)?"
+        )
+    rows = getattr(config, "vocab_size", None)
+    if rows is None:  # of models that read characters or bytes
+        return
+    needed = tokenizer([""], [""])["input_ids"][0]
+    for what, highest in (
+        ("tokens", tokenizer.vocab_size - 1),
+        ("special tokens around a pair", max(needed, default=0)),
+    ):
+        if highest >= rows:
+            raise ValueError(
+                f"{name}: its tokenizer has {what} up to id {highest}, but the embedding table {rows} rows; they do "
+                "not belong together"
+            )
+    if max(added, default=0) >= rows:
+        logger.warning(
+            "%s: its tokenizer has added tokens up to id %d, but the embedding table %d rows; call "
+            "model.model.resize_token_embeddings(len(model.tokenizer)) before a text has one of them",
+            *(name, max(added), rows),
         )
 
 
-def load_module(source: Source, config: Any, model_kwargs: Mapping[str, Any]) -> Any:
-    """Loads the module in float32, from safetensors where there are any, and checks that every weight arrived."""
+def load_module(source: Source, config: Any, chain: Chain | None, model_kwargs: Mapping[str, Any]) -> Any:
+    """Loads the module in float32, from safetensors where there are any, and checks that every weight arrived.
+
+    Its weights are in memory: transformers would leave them in the file, which may be written to.
+    """
     from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification
 
     options = {**source.options, **model_kwargs, "dtype": torch.float32}
     options.pop("torch_dtype", None)
     # Wrong shapes are reported below, with everything else that does not fit.
     shapes_may_differ = options.pop("ignore_mismatched_sizes", False)
-    try:
-        module, report = AutoModelForSequenceClassification.from_pretrained(
-            source.name, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options
-        )
-    except SafetensorError as error:
-        raise ValueError(f"{source.name}: model.safetensors is corrupt or truncated ({error})") from error
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"{source.name}: pytorch_model.bin is broken or holds more than weights ({error})") from error
-    except OSError as error:
-        raise FileNotFoundError(str(error)) from error
-    check_weights_fit(source.name, config.model_type, report, shapes_may_differ)
+    options["ignore_mismatched_sizes"] = True
+    with errors_of_files(source.name):
+        try:
+            load, is_in_memory = module_loader(source, config, chain, model_kwargs)
+            module, report = load(config=config, output_loading_info=True, **options)
+        except SafetensorError as error:
+            raise ValueError(f"{source.name}: model.safetensors is corrupt or truncated ({error})") from error
+        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+            raise ValueError(
+                f"{source.name}: pytorch_model.bin is broken or holds more than weights ({error})"
+            ) from error
+        except OSError as error:
+            raise FileNotFoundError(str(error)) from error
+    if not is_in_memory:
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.data = tensor.data.clone()
+    check_weights_fit(source.name, module, report, shapes_may_differ)
     check_finite(source.name, module)
     return module.eval()
 
 
-def check_weights_fit(name: str, model_type: str, report: Mapping[str, Any], shapes_may_differ: bool) -> None:
-    """Raises ValueError with every weight that a checkpoint lacks, has in excess or has in another shape.
+def module_loader(
+    source: Source, config: Any, chain: Chain | None, model_kwargs: Mapping[str, Any]
+) -> tuple[Callable[..., Any], bool]:
+    """What to call for the module, and whether the weights that it puts into it are in memory.
+
+    Where a folder is nothing but a class of transformers and one file, the file is read for it, which spares a copy.
+    """
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoModelForSequenceClassification
+
+    if chain is not None:
+        return partial(load_chain, source, chain), False
+    kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    file = find_file(source, "model.safetensors")
+    is_special = brings_code(source, config) or bool(find_file(source, "adapter_config.json"))
+    if hasattr(kind, "from_pretrained") and file and not is_special and model_kwargs.keys() <= PLAIN_OPTIONS:
+        load = partial(kind.from_pretrained, None, state_dict=read_tensors(file))
+        return lambda **options: named(source.name, *load(**options)), True
+    return partial(AutoModelForSequenceClassification.from_pretrained, source.name), False
+
+
+def named(name: str, module: Any, report: Any) -> tuple[Any, Any]:
+    """A module that was made without its folder, with the folder's name, and the report of what was loaded."""
+    module.name_or_path = name
+    return module, report
+
+
+def check_weights_fit(name: str, module: Any, report: Mapping[str, Any], shapes_may_differ: bool) -> None:
+    """Raises ValueError with every weight that a checkpoint lacks or has in another shape; warns of those left over.
 
     A head may be missing (transformers has made a fresh one and said so); weights of other tasks' heads may be left.
     """
     found: dict[str, list[str]] = {}
-    family = FAMILIES.get(model_type)
-    if family is not None:  # of other families nobody knows which weights may be missing
+    family = FAMILIES.get(module.config.model_type)
+    if family is not None and not own_code(module):  # of others nobody knows which weights may be missing
         found["missing"] = sorted(key for key in report["missing_keys"] if not key.startswith(family.fresh))
-        found["unused"] = sorted(key for key in report["unexpected_keys"] if not key.startswith(family.unused))
+        warn_of_unused(name, (key for key in report["unexpected_keys"] if not key.startswith(family.unused)))
     if not shapes_may_differ:
         found["wrong shape"] = [
             f"{key} is {list(stored)}, not {list(expected)}"
@@ -181,7 +291,7 @@ def precision_from_dtype(dtype: Any) -> Precision | None:
     """
     if dtype is None or dtype == "auto":
         return None
-    name = str(dtype).removeprefix("torch.")
-    if name not in PRECISION_OF_DTYPE:
-        raise ValueError(f"model_kwargs: dtype {dtype!r} is not one of {', '.join(PRECISION_OF_DTYPE)}")
-    return PRECISION_OF_DTYPE[name]
+    try:
+        return check_precision(dtype)
+    except ValueError as error:
+        raise ValueError(f"model_kwargs: dtype: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ class Metadata:
         activation_fn: Path of the activation function's class, or None.
         prompts: Prompt names to texts.
         default_prompt_name: The prompt to use where none is asked for.
-        is_modular_cross_encoder: Whether the model needs more than its sequence-classification module.
+        modules: The modules that sentence-transformers makes the model of, where they are more than one.
     """
 
     activation_fn: str | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
-    is_modular_cross_encoder: bool = False
+    modules: Sequence[dict[str, Any]] = ()
 
 
 def read_metadata(source: Source, config: Any) -> Metadata:
@@ -39,18 +39,25 @@ def read_metadata(source: Source, config: Any) -> Metadata:
         config: The model's Hugging Face config; the fields of older versions are in it.
     """
     stored = read_json(source, FILE)
+    if not isinstance(stored, dict):
+        raise ValueError(f"{source.name}: {FILE}: expected an object, got {type(stored).__name__}")
     is_cross_encoder = stored.get("model_type") == "CrossEncoder"
     places = (
         stored.get("activation_fn") if is_cross_encoder else None,
         (getattr(config, "sentence_transformers", None) or {}).get("activation_fn"),
         getattr(config, "sbert_ce_default_activation_function", None),
     )
+    texts = (
+        [*(stored.get("prompts") or {}).values(), stored.get("default_prompt_name") or ""] if is_cross_encoder else []
+    )
+    if is_cross_encoder and not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{source.name}: {FILE}: a prompt or the name of one is no text")
     modules = read_json(source, "modules.json") if is_cross_encoder else []
     return Metadata(
         activation_fn=next((path for path in places if path), None),
         prompts=stored.get("prompts") or {} if is_cross_encoder else {},
         default_prompt_name=stored.get("default_prompt_name") if is_cross_encoder else None,
-        is_modular_cross_encoder=len(modules) > 1,
+        modules=modules if len(modules) > 1 else (),
     )
 
 

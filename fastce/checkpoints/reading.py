@@ -2,50 +2,107 @@
 
 from __future__ import annotations
 
+import pickle
+import warnings
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import torch
 
-from fastce.checkpoints.network import FAMILIES, Description, Network
-from fastce.checkpoints.source import Source, find_file
+from fastce.checkpoints.chain import Chain, ModuleChain, chain_weights
+from fastce.checkpoints.family import places, stored_shapes
+from fastce.checkpoints.fingerprint import Fingerprint
+from fastce.checkpoints.network import FAMILIES, Description, Network, Stored
+from fastce.checkpoints.source import Source, find_file, read_json
 
 
-def read_network(source: Source, config: Any) -> Network | None:
-    """Reads a network whose file holds exactly what its family expects.
+def read_network(source: Source, config: Any, chain: Chain | None) -> Network | None:
+    """Reads a network whose file holds what its family expects; warns of what is left over.
 
-    The tensors are views of the file, brought into memory as they are read.
+    The embedding tables are in memory: engines keep them as they are, and the file may be written to. All else is views
+    of the file, to be converted or copied.
 
     Args:
         source: Where the model is.
         config: Its Hugging Face config.
+        chain: What follows the encoder, where that is not the head of a sequence-classification class.
 
     Returns:
         The network, or None where only the Hugging Face module can tell what the checkpoint is: an unknown family,
-        another file format, weights that are missing, left over, of another shape or no numbers.
+        classes of its own, another file format, weights that are missing, of another shape or no numbers.
     """
     from safetensors import SafetensorError, safe_open
 
     family = FAMILIES.get(config.model_type)
     path = find_file(source, "model.safetensors")
-    if family is None or path is None:
+    if family is None or path is None or brings_code(source, config):
         return None
     try:
-        encoder, head = family.encoder(config), family.head(config)
-        with safe_open(path, framework="pt") as file:
-            names = family.parameter_names(encoder)
-            stored, expected = set(file.keys()), set(names.values())
-            if expected - stored or any(not key.startswith(family.unused) for key in stored - expected):
+        encoder = family.encoder(config)
+        head = family.head(config) if chain is None else chain.head
+        names = family.classifier_names if chain is None else ModuleChain.names(family, chain.head.steps)
+        found = places(names, encoder, head)
+        expected = stored_shapes(found, encoder, head)
+        weights = {} if chain is None else chain_weights(source, chain)
+        prefix = "" if chain is None else f"{ModuleChain.BASE}."  # which the encoder's own file does not have
+        tables = {place.name for name, place in found.items() if name.startswith("embeddings.")}
+        with safe_open(path, framework="pt") as mapped, safe_open(path, framework="pt", backend="pread") as read:
+            stored = {f"{prefix}{key}" for key in mapped.keys()}  # noqa: SIM118
+            surplus = {key.removeprefix(prefix) for key in stored - expected.keys()}
+            if expected.keys() - stored - weights.keys():
                 return None
-            weights = {ours: file.get_tensor(theirs) for ours, theirs in names.items()}
+            fingerprint = Fingerprint.of(path)
+            for key in expected.keys() & stored:
+                weights[key] = (read if key in tables else mapped).get_tensor(key.removeprefix(prefix))
     except (ValueError, SafetensorError):
         return None
-    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-    if shapes != family.parameter_shapes(encoder, head):
+    if {name: tuple(weight.shape) for name, weight in weights.items()} != expected:
         return None
     weights = {name: weight.float() for name, weight in weights.items()}
     if not all(map(is_finite, weights.values())):
         return None
-    return Network(None, Description(encoder, head, weights), "", file=path)
+    ours = {name: Stored(weights[place.name], place.rows) for name, place in found.items()}
+    warn_of_unused(source.name, (key for key in surplus if not key.startswith(family.unused)))
+    return Network(None, Description(encoder, head, ours), file=fingerprint)
+
+
+def brings_code(source: Source, config: Any) -> bool:
+    """Whether a folder's own classes decide what it computes; only where they are trusted, else transformers' do."""
+    return bool(source.options.get("trust_remote_code") and getattr(config, "auto_map", None))
+
+
+def read_tensors(path: str) -> dict[str, torch.Tensor]:
+    """Reads all tensors of a safetensors file into memory."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt", backend="pread") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def warn_of_unused(name: str, unused: Iterable[str]) -> None:
+    """Warns of weights that a checkpoint has and its network does not."""
+    if keys := sorted(unused):
+        warnings.warn(f"{name}: the network has no place for these weights: {'; '.join(keys)}", stacklevel=2)
+
+
+def weight_names(source: Source) -> list[str]:
+    """The names of a model's weights; none where nobody can read them, which loading them reports."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        path = find_file(source, file)
+        with suppress(SafetensorError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError):
+            if path is None:
+                names = read_json(source, f"{file}.index.json").get("weight_map", {})
+            elif file.endswith(".safetensors"):
+                with safe_open(path, framework="pt") as weights:
+                    names = weights.keys()
+            else:
+                names = torch.load(path, weights_only=True, map_location="meta")
+            if names:
+                return list(names)
+    return []
 
 
 def is_finite(weight: torch.Tensor) -> bool:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastce.checkpoints.family import Family, bert_encoder_spec, bert_layer_names, classifier_dropout
-from fastce.spec import EncoderSpec, HeadSpec, PositionScheme
+from fastce.checkpoints.family import Family, bert_encoder, bert_names, classifier_dropout
+from fastce.spec import Dense, Dropout, EncoderSpec, HeadSpec
 
 
 def encoder(config: Any) -> EncoderSpec:
     """Positions count from the padding id on, and a padding token inside a text takes none."""
-    padding_id = config.pad_token_id
-    return bert_encoder_spec(config, positions=PositionScheme(offset=padding_id + 1, padding_id=padding_id))
+    return bert_encoder(config, offset=config.pad_token_id + 1, padding_id=config.pad_token_id)
 
 
 def head(config: Any) -> HeadSpec:
     """Dropout, dense with tanh, dropout, out_proj."""
-    dropout = classifier_dropout(config)
-    return HeadSpec(num_labels=config.num_labels, activation="tanh", input_dropout=dropout, dropout=dropout)
+    dropout = Dropout(classifier_dropout(config))
+    return HeadSpec("first", (dropout, Dense(config.hidden_size, "tanh"), dropout, Dense(config.num_labels)))
 
 
 FAMILY = Family(
     encoder=encoder,
     head=head,
-    names=bert_layer_names("roberta") | {"head.dense": "classifier.dense", "head.output": "classifier.out_proj"},
+    prefix="roberta",
+    names=bert_names(),
+    head_names={"classifier.dense": "head.1", "classifier.out_proj": "head.3"},
     fresh=("classifier.",),
     unused=(
         "lm_head.",

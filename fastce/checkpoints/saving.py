@@ -11,6 +11,48 @@ from typing import Any
 from fastce.checkpoints.adapters import merged_module
 from fastce.checkpoints.metadata import Metadata, write_metadata
 
+READ_BY_OTHERS = (
+    # adapters: transformers adds them to whatever lies beside them
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    # weights: whole, sharded, of other formats
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model-*-of-*.bin",
+    "pytorch_model.bin.index.json",
+    "tf_model.h5",
+    "flax_model.msgpack",
+    "onnx/model*.onnx",
+    "openvino/openvino_model*",
+    # tokenizers: transformers takes the first of these that it finds
+    "tokenizer.json",
+    "tokenizer.model",
+    "tiktoken.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "source.spm",
+    "target.spm",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.model",
+    "sentencepiece.bpe.model",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+    "processor_config.json",
+    "preprocessor_config.json",
+    # sentence-transformers: chains of modules and what they say of lengths and case
+    "modules.json",
+    "sentence_*_config.json",
+)
+"""Files that say what a folder's model is. Those that a save has not written are of another model, and go."""
+
 
 def save_checkpoint(directory: str | Path, module: Any, tokenizer: Any, metadata: Metadata) -> None:
     """Writes config, safetensors, tokenizer and metadata.
@@ -19,7 +61,8 @@ def save_checkpoint(directory: str | Path, module: Any, tokenizer: Any, metadata
     that was there before.
 
     Args:
-        directory: Where to; made if missing. Other files in it stay.
+        directory: Where to; made if missing. Of what is in it, files of another model go (`READ_BY_OTHERS`), with which
+            the folder would not mean this one; everything else stays.
         module: The sequence-classification module; adapters are merged.
         tokenizer: Its tokenizer.
         metadata: What sentence-transformers stores beside a model.
@@ -31,12 +74,18 @@ def save_checkpoint(directory: str | Path, module: Any, tokenizer: Any, metadata
     module = merged_module(module)
     target = Path(directory)
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=target) as temporary:
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=target) as name:
+        temporary = Path(name)
         module.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        write_metadata(Path(temporary), metadata)
-        for file in sorted(Path(temporary).iterdir()):
-            os.replace(file, target / file.name)
+        write_metadata(temporary, metadata)
+        files = sorted(file.relative_to(temporary) for file in temporary.rglob("*") if file.is_file())
+        for file in files:
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary / file, target / file)
+    others = {file for pattern in READ_BY_OTHERS for file in target.glob(pattern)} - {target / file for file in files}
+    for file in others:
+        file.unlink()
 
 
 def push_checkpoint(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,30 @@ class Source:
 
     name: str
     options: Mapping[str, Any]
+
+
+@contextmanager
+def errors_of_files(
+    name: str, files: str = "the model's files", *, but: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Makes one family of what the parsers behind a model's files raise: ValueError and OSError, with the model's name.
+
+    They raise whatever they stumble over. What is missing in the installation stays an ImportError, what a device can't
+    do a RuntimeError.
+
+    Args:
+        name: The model.
+        files: Which of its files are read.
+        but: What is raised as it is, besides.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_meant = isinstance(error, (ImportError, RuntimeError, *but)) and not isinstance(error, RecursionError)
+        if is_meant or (isinstance(error, (ValueError, OSError)) and name in str(error)):
+            raise
+        what = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{name}: {files} are missing or broken ({what})") from error
 
 
 def find_file(source: Source, file: str) -> str | None:
@@ -48,5 +73,5 @@ def read_json(source: Source, file: str) -> Any:
         return {}
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON ({error})") from error

@@ -26,6 +26,7 @@ class CEBinaryAccuracyEvaluator(FloatEvaluator, PairEvaluator):
     """
 
     columns = metrics.ACCURACY_COLUMNS
+    dimensions = (1,)
     main_metric = "accuracy"
 
     def __init__(
@@ -41,7 +42,7 @@ class CEBinaryAccuracyEvaluator(FloatEvaluator, PairEvaluator):
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """The accuracy."""
-        return {"accuracy": metrics.accuracy(self.predict(model, {1}) > self.threshold, self.gold)}
+        return {"accuracy": metrics.accuracy(self.predict(model) > self.threshold, self.gold)}
 
 
 class CEBinaryClassificationEvaluator(FloatEvaluator, PairEvaluator):
@@ -64,6 +65,7 @@ class CEBinaryClassificationEvaluator(FloatEvaluator, PairEvaluator):
     """
 
     columns = metrics.BINARY_COLUMNS
+    dimensions = (1,)
     main_metric = "average_precision"
 
     def __init__(
@@ -84,4 +86,4 @@ class CEBinaryClassificationEvaluator(FloatEvaluator, PairEvaluator):
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """The accuracy and F1 at their best thresholds, and the average precision."""
-        return metrics.binary_metrics(self.predict(model, {1}), self.gold, cuts_between_pairs)
+        return metrics.binary_metrics(self.predict(model), self.gold, cuts_between_pairs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class CrossEncoderClassificationEvaluator(DictionaryEvaluator, PairEvaluator):
             model has one output and a label is neither 0 nor 1.
     """
 
+    dimensions: Collection[int] = (1, 2)
+
     def __init__(
         self,
         sentence_pairs: Iterable[Any],
@@ -61,12 +63,18 @@ class CrossEncoderClassificationEvaluator(DictionaryEvaluator, PairEvaluator):
         self.batch_size = batch_size
         self.show_progress_bar = show_progress_bar
 
+    def check_model(self, num_labels: int) -> None:
+        """Raises ValueError where the labels are those of several classes and the model has one label."""
+        if num_labels == 1:
+            check_binary(self.gold)
+
     def evaluate(self, model: Any) -> dict[str, float]:
         """The metrics for a model's number of outputs."""
+        self.check_model(model.num_labels)
+        self.dimensions = (min(model.num_labels, 2),)
         if model.num_labels == 1:
-            check_binary(self.gold)
             self.columns, self.primary_metric = metrics.BINARY_COLUMNS, self.key("average_precision")
-            return metrics.binary_metrics(self.predict(model, {1}), self.gold, cuts_between_scores)
+            return metrics.binary_metrics(self.predict(model), self.gold, cuts_between_scores)
         self.columns, self.primary_metric = MULTICLASS_COLUMNS, self.key("f1_macro")
-        classes = np.argmax(self.predict(model, {2}), axis=1)
+        classes = np.argmax(self.predict(model), axis=1)
         return metrics.f1_metrics(classes, self.gold, metrics.MULTICLASS_AVERAGES)

@@ -13,6 +13,7 @@ class CorrelationEvaluator(PairEvaluator):
     """What both evaluators share; `CECorrelationEvaluator` describes the arguments."""
 
     columns = metrics.CORRELATION_COLUMNS
+    dimensions = (1,)
 
     def __init__(self, sentence_pairs: Iterable[Any], scores: Iterable[Any], name: str, write_csv: bool):
         super().__init__(sentence_pairs, scores, name, write_csv, gold_name="scores")
@@ -21,7 +22,7 @@ class CorrelationEvaluator(PairEvaluator):
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """Both correlations."""
-        return metrics.correlations(self.predict(model, {1}), self.gold)
+        return metrics.correlations(self.predict(model), self.gold)
 
 
 class CECorrelationEvaluator(FloatEvaluator, CorrelationEvaluator):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastce.inputs import check_pair, describe
+from fastce.inputs import check_elements, check_pair, describe
 
 if TYPE_CHECKING:
     from typing import Self
@@ -35,10 +35,13 @@ class Evaluator(ABC):
 
     Attributes:
         columns: The CSV column of each metric that is kept there, in order.
+        dimensions: How many dimensions the model's scores may have: 1 for models with one label, 2 for those with
+            several.
         csv_file: The name of the CSV file.
     """
 
     columns: Mapping[str, str]
+    dimensions: Collection[int]
 
     def __init__(self, name: str, write_csv: bool):
         self.name = name
@@ -52,6 +55,12 @@ class Evaluator(ABC):
     def predict_options(self) -> dict[str, Any]:
         """The arguments for the model's `predict`."""
         return {"show_progress_bar": False}
+
+    def check_model(self, num_labels: int) -> None:
+        """Raises ValueError where a model with so many labels can't be measured; `fit` asks beforehand."""
+        if min(num_labels, 2) not in self.dimensions:
+            wanted = "1 label" if num_labels > 1 else "several labels"
+            raise ValueError(f"{type(self).__name__}: expected a model with {wanted}, got one with {num_labels}")
 
     def measure(
         self, model: Any, output_path: str | os.PathLike[str] | None, epoch: int, steps: int
@@ -172,7 +181,7 @@ class PairEvaluator(Evaluator):
         gold_name: str = "labels",
     ):
         super().__init__(name, write_csv)
-        self.sentence_pairs = list(sentence_pairs)
+        self.sentence_pairs = check_elements(sentence_pairs, "sentence_pairs", "a list of pairs")
         self.gold = check_numbers(gold, gold_name)  # [num_pairs]
         if not self.sentence_pairs:
             raise ValueError("sentence_pairs: expected at least one pair, got none")
@@ -189,12 +198,12 @@ class PairEvaluator(Evaluator):
             examples: The examples.
             **kwargs: The other arguments of the constructor.
         """
-        kept = list(examples)
+        kept = check_elements(examples, "examples", "a list of InputExample")
         return cls([example.texts for example in kept], [example.label for example in kept], **kwargs)
 
-    def predict(self, model: Any, dimensions: Collection[int]) -> NDArray[Any]:
+    def predict(self, model: Any) -> NDArray[Any]:
         """The model's scores for the pairs, `[num_pairs]` or `[num_pairs, num_labels]`; see `predicted_scores`."""
-        return predicted_scores(model, self.sentence_pairs, dimensions, self.predict_options())
+        return predicted_scores(model, self.sentence_pairs, self.dimensions, self.predict_options())
 
 
 def predicted_scores(
@@ -237,7 +246,7 @@ def check_numbers(values: Iterable[Any], place: str) -> NDArray[Any]:
         TypeError: Something is no number.
         ValueError: Something is not finite, or is itself a list of numbers; the message says where.
     """
-    found = list(values)
+    found = check_elements(values, place, "a list of numbers")
     array = np.asarray(found)
     if array.dtype.kind not in NUMBER_KINDS:
         index = next(index for index, value in enumerate(found) if np.asarray(value).dtype.kind not in NUMBER_KINDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class CESoftmaxAccuracyEvaluator(FloatEvaluator, PairEvaluator):
     """
 
     columns = metrics.ACCURACY_COLUMNS
+    dimensions = (2,)
     main_metric = "accuracy"
 
     def __init__(self, sentence_pairs: Iterable[Any], labels: Iterable[Any], name: str = "", write_csv: bool = True):
@@ -43,7 +44,7 @@ class CESoftmaxAccuracyEvaluator(FloatEvaluator, PairEvaluator):
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """The accuracy."""
-        return {"accuracy": metrics.accuracy(np.argmax(self.predict(model, {2}), axis=1), self.gold)}
+        return {"accuracy": metrics.accuracy(np.argmax(self.predict(model), axis=1), self.gold)}
 
 
 class CEF1Evaluator(FloatEvaluator, PairEvaluator):
@@ -66,6 +67,8 @@ class CEF1Evaluator(FloatEvaluator, PairEvaluator):
         ValueError: There are no pairs, all labels are equal, or they are too few, too many or not finite.
     """
 
+    dimensions: Collection[int] = (1, 2)
+
     def __init__(
         self,
         sentence_pairs: Iterable[Any],
@@ -83,6 +86,7 @@ class CEF1Evaluator(FloatEvaluator, PairEvaluator):
         if len(classes) == 1:
             raise ValueError(f"labels: expected at least two different ones, got only {classes[0]}")
         self.averages = metrics.BINARY_AVERAGES if len(classes) == 2 else metrics.MULTICLASS_AVERAGES
+        self.dimensions = (1, 2) if len(classes) == 2 else (2,)
         self.columns = {metric: F1_COLUMNS[metric] for metric in self.averages}
         self.main_metric = next(iter(self.averages))
 
@@ -92,6 +96,6 @@ class CEF1Evaluator(FloatEvaluator, PairEvaluator):
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """F1, once for each way to average over the classes."""
-        scores = self.predict(model, {1, 2} if self.averages is metrics.BINARY_AVERAGES else {2})
+        scores = self.predict(model)
         classes = np.argmax(scores, axis=1) if scores.ndim == 2 else (scores > F1_THRESHOLD).astype(np.intp)
         return metrics.f1_metrics(classes, self.gold, self.averages)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +46,8 @@ class CERerankingEvaluator(FloatEvaluator):
         TypeError: A sample is no mapping, or something in it is no text; the message says where.
         ValueError: A sample lacks a key, or no sample is left; the message says where.
     """
+
+    dimensions = (1,)
 
     def __init__(self, samples: Any, mrr_at_k: int = 10, name: str = "", write_csv: bool = True):
         super().__init__(name, write_csv)
@@ -91,6 +93,8 @@ class CrossEncoderRerankingEvaluator(DictionaryEvaluator):
         TypeError: A sample is no mapping, or something in it is no text; the message says where.
         ValueError: A sample lacks a key or has both kinds of documents, or there is no sample; the message says where.
     """
+
+    dimensions = (1,)
 
     def __init__(
         self,
@@ -175,8 +179,8 @@ def read_labelled(sample: Any, place: str) -> Sample:
     check_keys(sample, ("query", "positive", "negative"), place)
     return from_parts(
         sample["query"],
-        check_texts(sample["positive"], f"{place}['positive']"),
-        check_texts(sample["negative"], f"{place}['negative']"),
+        unordered_texts(sample["positive"], f"{place}['positive']"),
+        unordered_texts(sample["negative"], f"{place}['negative']"),
     )
 
 
@@ -192,9 +196,9 @@ def read_candidates(sample: Any, place: str, always_rerank_positives: bool) -> S
         number = "both" if "negative" in sample else "neither"
         raise ValueError(f"{place}: expected one of the keys negative and documents, got {number}")
     positive = sample["positive"]
-    positive = [positive] if isinstance(positive, str) else check_texts(positive, f"{place}['positive']")
+    positive = [positive] if isinstance(positive, str) else unordered_texts(positive, f"{place}['positive']")
     if "negative" in sample:
-        return from_parts(sample["query"], positive, check_texts(sample["negative"], f"{place}['negative']"))
+        return from_parts(sample["query"], positive, unordered_texts(sample["negative"], f"{place}['negative']"))
     documents = check_texts(sample["documents"], f"{place}['documents']")
     known = set(positive)
     is_relevant = np.array([document in known for document in documents], dtype=np.bool_)
@@ -204,6 +208,11 @@ def read_candidates(sample: Any, place: str, always_rerank_positives: bool) -> S
         negative = [document for document in documents if document not in known]
         return from_parts(sample["query"], positive, negative)._replace(first_stage=first_stage)
     return Sample(sample["query"], documents, is_relevant, first_stage)
+
+
+def unordered_texts(texts: Any, place: str) -> list[str]:
+    """Texts whose order makes no difference, which may be a set; see `check_texts`."""
+    return check_texts(list(texts) if isinstance(texts, Set) else texts, place)
 
 
 def from_parts(query: str, positive: list[str], negative: list[str]) -> Sample:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastce.inputs import check_number, check_texts, describe, is_sequence
+from fastce.scoring import check_activation
 from fastce.training.input_example import InputExample
 
 Activation: TypeAlias = Callable[[Tensor], Tensor]
@@ -47,7 +48,7 @@ class Loss(nn.Module):
 
     def __init__(self, activation_fn: Activation | None = None):
         super().__init__()
-        self.activation_fn: Activation = nn.Identity() if activation_fn is None else activation_fn
+        self.activation_fn: Activation = nn.Identity() if activation_fn is None else check_activation(activation_fn)
 
     def pairs(self, examples: Sequence[InputExample], num_labels: int, place: str) -> ScoredPairs:
         """The pairs to score for one batch.

@@ -77,7 +77,7 @@ class LambdaLoss(ListwiseLoss):
     def weights(self, labels: Tensor) -> Tensor:
         """The weight of each two documents, with labels `[num_queries, max_documents]` in order of scores."""
         labels = labels.clamp(min=0.0)
-        discount = torch.log2(torch.arange(2.0, labels.shape[1] + 2, device=labels.device))[None]
+        discount = torch.log2(torch.arange(2, labels.shape[1] + 2, dtype=torch.float32, device=labels.device))[None]
         gains = torch.exp2(labels) - 1
         best = (gains.sort(dim=1, descending=True).values / discount)[:, : self.k].sum(dim=1, keepdim=True)
         weights: Tensor = self.weighting_scheme(gains / best.clamp(min=self.eps), discount, labels)

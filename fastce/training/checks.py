@@ -11,8 +11,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from fastce.inputs import check_number, check_positive, describe
+from fastce.evaluation.evaluator import Evaluator, check_binary
+from fastce.inputs import check_function, check_number, check_positive, describe
 from fastce.training.options import FitOptions
+
+THEIRS_OF_ONE_LABEL = {"CrossEncoderCorrelationEvaluator", "CrossEncoderRerankingEvaluator"}
+"""Evaluators of sentence-transformers, and their older names' base classes, that fail with several labels."""
+
+THEIR_CLASSIFICATION = "CrossEncoderClassificationEvaluator"
+"""The one that fails with one label where its own are those of several classes."""
 
 
 def check_options(options: FitOptions) -> None:
@@ -37,12 +44,33 @@ def check_options(options: FitOptions) -> None:
         raise TypeError(f"optimizer_params: expected a dictionary, got {describe(options.optimizer_params)}")
     if options.seed is not None:
         check_not_negative(options.seed, "seed", whole=True)
-    for name in ("evaluator", "callback", "activation_fct"):
+    for name in ("evaluator", "callback"):
         check_function(getattr(options, name), name)
     for name in ("output_path", "checkpoint_path"):
         folder = getattr(options, name)
         if folder is not None:
             check_writable(folder, name)
+
+
+def check_evaluator(evaluator: Any, num_labels: int) -> None:
+    """Checks that an evaluator, ours or one of sentence-transformers, can take a model's scores.
+
+    Raises:
+        ValueError: It is for models with another number of labels, or its own labels are.
+    """
+    library = "sentence_transformers."
+    theirs = {kind.__name__ for kind in type(evaluator).__mro__ if kind.__module__.startswith(library)}
+    if isinstance(evaluator, Evaluator):
+        evaluator.check_model(num_labels)
+    elif num_labels > 1 and theirs & THEIRS_OF_ONE_LABEL:
+        raise ValueError(
+            f"evaluator: {type(evaluator).__name__}: expected a model with 1 label, got one with {num_labels}"
+        )
+    elif num_labels == 1 and THEIR_CLASSIFICATION in theirs:
+        check_binary(np.asarray(evaluator.labels))
+    elif isinstance(getattr(evaluator, "evaluators", None), list | tuple):  # several in a row
+        for part in evaluator.evaluators:
+            check_evaluator(part, num_labels)
 
 
 def check_dataloader(dataloader: Any) -> None:
@@ -73,14 +101,6 @@ def check_not_negative(value: Any, name: str, *, whole: bool = False) -> None:
         raise TypeError(f"{name}: expected a whole number, got {describe(value)}")
     if not check_number(value, name) >= 0:
         raise ValueError(f"{name}: expected 0 or more, got {value}")
-
-
-def check_function(value: Any, name: str) -> None:
-    """Raises TypeError unless `value` is None or can be called, and is not a class, which would make an object."""
-    if isinstance(value, type):
-        raise TypeError(f"{name}: expected a function, got the class {value.__name__}; make an object of it")
-    if value is not None and not callable(value):
-        raise TypeError(f"{name}: expected a function, got {describe(value)}")
 
 
 def check_writable(directory: Path, name: str) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastce.inputs import check_number
+from fastce.training.model import TrainableModel
 from fastce.training.options import FitOptions
-
-if TYPE_CHECKING:
-    from fastce.cross_encoder import CrossEncoder
 
 
 class Evaluation:
     """Evaluates between steps and keeps the best model."""
 
-    def __init__(self, model: CrossEncoder, options: FitOptions):
+    def __init__(self, model: TrainableModel, options: FitOptions):
         self.model = model
         self.options = options
         self.best_score = -float("inf")

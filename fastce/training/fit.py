@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import set_seed
@@ -17,8 +17,9 @@ from fastce.inputs import describe, is_sequence
 from fastce.settings import progress_bar
 from fastce.tokenization import PairTokenizer
 from fastce.training.batches import AHEAD, WINDOW, grouped_by_length, prepared
-from fastce.training.checks import check_dataloader, check_options, shape_of
+from fastce.training.checks import check_dataloader, check_evaluator, check_options, shape_of
 from fastce.training.evaluation import Evaluation
+from fastce.training.model import TrainableModel
 from fastce.training.optimizers import make_optimizer
 from fastce.training.options import FitOptions
 from fastce.training.processes import Processes
@@ -33,18 +34,17 @@ from fastce.training.state import (
     set_random_state,
 )
 from fastce.training.stepper import Stepper
+from fastce.training.threads import SharedThreads
 from fastce.training.tracking import make_tracker
-
-if TYPE_CHECKING:
-    from fastce.cross_encoder import CrossEncoder
 
 logger = logging.getLogger("fastce.training")
 
 
-def fit(model: CrossEncoder, train_dataloader: Any, options: FitOptions) -> None:
+def fit(model: TrainableModel, train_dataloader: Any, options: FitOptions) -> None:
     """Fine-tunes a model; see `CrossEncoder.fit`."""
     check_options(options)
     check_dataloader(train_dataloader)
+    check_evaluator(options.evaluator, model.num_labels)
     merged_module(model.model)  # adapters that can't be saved in the end say so now
     resumed = resume_folder(options.resume_from_checkpoint, options.checkpoint_path)
     if options.seed is not None:
@@ -54,7 +54,10 @@ def fit(model: CrossEncoder, train_dataloader: Any, options: FitOptions) -> None
         run = Run(model, train_dataloader, options, processes)
         if resumed is not None:
             run.resume(resumed)
-        run.train()
+        try:
+            run.train()
+        except KeyboardInterrupt:  # the way it came tells nobody anything
+            raise KeyboardInterrupt(what_is_kept(run)) from None
     if options.output_path is not None and processes.is_main and not run.evaluation.has_saved:
         model.save(options.output_path)
     processes.wait()
@@ -63,7 +66,7 @@ def fit(model: CrossEncoder, train_dataloader: Any, options: FitOptions) -> None
 class Run:
     """A training run: the loop and where it stands."""
 
-    def __init__(self, model: CrossEncoder, dataloader: Any, options: FitOptions, processes: Processes):
+    def __init__(self, model: TrainableModel, dataloader: Any, options: FitOptions, processes: Processes):
         self.model = model
         self.dataloader = dataloader
         self.options = options
@@ -91,6 +94,7 @@ class Run:
             logger.warning("%s: the learning rate does not reach its full value; a tenth is usual", warmup)
         self.stepper = Stepper(model, self.tokenizer, self.optimizer, self.scheduler, options, processes)
         self.evaluation = Evaluation(model, options)
+        self.threads = SharedThreads()
         self.tracker = make_tracker(options.report_to if processes.is_main else "none")
         self.epoch = 0
         self.step = 0  # within the epoch
@@ -112,7 +116,7 @@ class Run:
         )
         self.model.model.zero_grad()
         try:
-            with bar:
+            with bar, self.threads:
                 bar.update(self.total_steps)
                 while self.epoch < self.options.epochs:
                     self._train_epoch(bar)
@@ -141,6 +145,7 @@ class Run:
                 places = [f"step {self.total_steps + 1}, epoch {self.epoch}, batch {number}" for number, _ in own]
                 loss = self.stepper.step([examples for _, examples in own], places)
                 self.step += 1
+                self.threads.update()
                 self._after_step(loss, bar)
         self._evaluate(-1)
 
@@ -218,6 +223,20 @@ class Run:
         logger.info("Going on after step %d, from %s", self.total_steps, folder)
 
 
+def what_is_kept(run: Run) -> str:
+    """What an interrupted run leaves, and how to go on."""
+    options = run.options
+    sentences = [f"fit was interrupted after {run.total_steps} of {run.steps_per_epoch * options.epochs} steps"]
+    latest = None if options.checkpoint_path is None else resume_folder(True, options.checkpoint_path)
+    if latest is not None:
+        sentences.append(f"fit with resume_from_checkpoint=True goes on from {latest}")
+    if run.evaluation.has_saved:
+        sentences.append(f"{options.output_path} has the best model so far")
+    if len(sentences) == 1:
+        sentences.append("nothing is saved; model.save keeps what it has learned, checkpoint_path lets a run go on")
+    return "; ".join(sentences)
+
+
 @contextmanager
 def raw_examples(dataloader: Any) -> Iterator[None]:
     """Lets a DataLoader hand out lists of examples as they are, for a while."""
@@ -233,7 +252,7 @@ def raw_examples(dataloader: Any) -> Iterator[None]:
 
 
 @contextmanager
-def checkpointed_gradients(model: CrossEncoder, wanted: bool) -> Iterator[None]:
+def checkpointed_gradients(model: TrainableModel, wanted: bool) -> Iterator[None]:
     """Lets the backward pass compute each layer's activations again, for a while."""
     module = model.model
     changes = wanted and not any(getattr(part, "gradient_checkpointing", False) for part in module.modules())

@@ -13,8 +13,8 @@ class InputExample:
     Attributes:
         guid: An id of the caller's; fastce does not read it.
         texts: Two texts; for the losses of rankings, in `fastce.losses`, a query and its documents.
-        label: A score for models with one label, a class number for models with several; for the losses of rankings a
-            number for each document.
+        label: A score for models with one label; for models with several, a class number or a list of a number for
+            each; for the losses of rankings a number for each document.
     """
 
     guid: str = ""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fastce.inputs import describe
+from fastce.scoring import check_activation
 
 REPORTED_STEPS = 50
 """Steps between two reports where nobody says."""
@@ -54,6 +55,8 @@ class FitOptions:
         given = {field.name: arguments[field.name] for field in fields(cls)}
         for name in ("output_path", "checkpoint_path", "resume_from_checkpoint"):
             given[name] = given[name] if isinstance(given[name], bool | None) else path_of(given[name], name)
+        if given["activation_fct"] is not None:
+            given["activation_fct"] = check_activation(given["activation_fct"], "activation_fct")
         if given["optimizer_params"] is None:
             given["optimizer_params"] = {"lr": 2e-5}
         elif isinstance(given["optimizer_params"], Mapping):

@@ -7,16 +7,14 @@ import random
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from safetensors.torch import load_model
 
 from fastce.checkpoints.adapters import adapter_state, has_adapters
-
-if TYPE_CHECKING:
-    from fastce.cross_encoder import CrossEncoder
+from fastce.training.model import TrainableModel
 
 T = TypeVar("T")
 
@@ -81,7 +79,7 @@ class RandomStream:
             yield item
 
 
-def save_state(model: CrossEncoder, folder: Path, step: int, total_limit: int, state: dict[str, Any]) -> None:
+def save_state(model: TrainableModel, folder: Path, step: int, total_limit: int, state: dict[str, Any]) -> None:
     """Saves the model and the state as `checkpoint-<step>`; the folder appears when it is whole.
 
     Args:
@@ -126,7 +124,7 @@ def load_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def load_weights(model: CrossEncoder, folder: Path, state: dict[str, Any]) -> None:
+def load_weights(model: TrainableModel, folder: Path, state: dict[str, Any]) -> None:
     """Loads a checkpoint's weights into the model, in place.
 
     Raises:
@@ -140,7 +138,7 @@ def load_weights(model: CrossEncoder, folder: Path, state: dict[str, Any]) -> No
         model.model.load_state_dict(state["weights"])
 
 
-def adapters_of(model: CrossEncoder) -> list[Any]:
+def adapters_of(model: TrainableModel) -> list[Any]:
     """What the adapters are: their parameters' names and shapes, and which ones compute how."""
     if not has_adapters(model.model):
         return []

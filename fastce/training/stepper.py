@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,12 +17,10 @@ from fastce.losses.base import ScoredPairs
 from fastce.losses.pointwise import make_loss
 from fastce.packing import pack
 from fastce.tokenization import PairTokenizer
+from fastce.training.model import TrainableModel
 from fastce.training.options import FitOptions
 from fastce.training.processes import Processes
 from fastce.training.state import random_state, set_random_state
-
-if TYPE_CHECKING:
-    from fastce.cross_encoder import CrossEncoder
 
 
 class Stepper:
@@ -39,7 +37,7 @@ class Stepper:
 
     def __init__(
         self,
-        model: CrossEncoder,
+        model: TrainableModel,
         tokenizer: PairTokenizer,
         optimizer: torch.optim.Optimizer,
         scheduler: Any,
@@ -52,7 +50,7 @@ class Stepper:
         self.scheduler = scheduler
         self.options = options
         self.processes = processes
-        self.loss_fct = make_loss(options.loss_fct, model.num_labels)
+        self.loss_fct = make_loss(options.loss_fct, model.num_labels, getattr(model.config, "problem_type", None))
         self.loss_is_sum = getattr(getattr(self.loss_fct, "loss_fct", None), "reduction", "mean") == "sum"
         built = model.pipeline.built_encoder(training=True)
         self.encoder = cast(TrainableEncoder, built.encoder)
@@ -150,6 +148,7 @@ class Stepper:
 
     def _logits(self, first: list[str], second: list[str]) -> torch.Tensor:
         """Texts to differentiable logits, computed in order of length: `[num_pairs]` for one label."""
+        self.tokenizer.tokenizer = self.model.tokenizer  # an evaluator or a callback may have put in another
         pairs = self.tokenizer(first, second, self.model.max_length)
         order = np.argsort(-pairs.lengths, kind="stable")
         logits = self.encoder.training_logits(pack(pairs, order, self.positions))

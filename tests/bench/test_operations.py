@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from transformers import AlbertConfig, BertConfig, ElectraConfig
 
-from fastce.bench.operations import count_operations, encoder_spec
+from fastce.bench.operations import count_operations, program_of
 
 SIZES = {"hidden_size": 6, "num_attention_heads": 3, "intermediate_size": 10, "num_hidden_layers": 3}
 
@@ -35,25 +35,25 @@ def counted_by_hand(tokens: int, labels: int, embedding: int | None = None) -> i
 
 @pytest.mark.parametrize("labels", [1, 3])
 def test_count_equals_a_count_by_hand(labels: int) -> None:
-    spec = encoder_spec(BertConfig(**SIZES))
-    assert spec is not None
+    network = program_of(BertConfig(**SIZES, num_labels=labels))
+    assert network is not None
     expected = sum(counted_by_hand(tokens, labels) for tokens in (1, 4, 9))
-    assert count_operations(spec, np.array([1, 4, 9]), labels) == expected
+    assert count_operations(network, np.array([1, 4, 9])) == expected
 
 
 def test_narrow_embeddings_are_projected() -> None:
-    spec = encoder_spec(ElectraConfig(**SIZES, embedding_size=5))
-    assert spec is not None
-    assert count_operations(spec, np.array([7])) == counted_by_hand(7, 1, embedding=5)
+    network = program_of(ElectraConfig(**SIZES, embedding_size=5, num_labels=1))
+    assert network is not None
+    assert count_operations(network, np.array([7])) == counted_by_hand(7, 1, embedding=5)
 
 
 def test_large_counts_do_not_overflow() -> None:
-    spec = encoder_spec(BertConfig())
-    assert spec is not None
+    network = program_of(BertConfig())
+    assert network is not None
     lengths = np.full(1_000_000, 512, dtype=np.int32)
-    assert count_operations(spec, lengths) == 1_000_000 * count_operations(spec, lengths[:1])
+    assert count_operations(network, lengths) == 1_000_000 * count_operations(network, lengths[:1])
 
 
 def test_unknown_networks_have_no_count() -> None:
-    assert encoder_spec(AlbertConfig()) is None
-    assert encoder_spec(BertConfig(hidden_act="mish")) is None
+    assert program_of(AlbertConfig()) is None
+    assert program_of(BertConfig(hidden_act="mish")) is None

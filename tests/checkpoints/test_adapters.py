@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import CONFIGS, PAIRS, UNKNOWN_FAMILY, make_tiny_model
+from tiny_models import CONFIGS, PAIRS, UNKNOWN_FAMILY, make_tiny_model, make_tokenizer
 from tolerance import GRADIENT, LOGITS
 from torch import nn
 from torch.utils.data import DataLoader
@@ -94,10 +94,8 @@ def test_scores_are_those_of_the_module_and_come_from_the_engine(tiny: Tiny, nam
 
 @pytest.mark.parametrize("family", [*CONFIGS, *UNKNOWN_FAMILY])
 def test_every_family_is_merged_and_its_head_trained(tiny: Tiny, family: str) -> None:
-    targets = ["q_lin", "out_lin", "lin2"] if family == "distilbert" else ["query", "dense"]
-    if family in UNKNOWN_FAMILY:
-        targets = ["query", "ffn"]
-    model = adapted(tiny(family), lora(target_modules=targets))
+    targets = (CONFIGS | UNKNOWN_FAMILY)[family].adapted
+    model = adapted(tiny(family), lora(target_modules=list(targets)))
     with torch.no_grad():
         assert_close(logits(model), reference_logits(model), LOGITS)
     trained = {name for name, weight in model.model.named_parameters() if weight.requires_grad}
@@ -106,13 +104,48 @@ def test_every_family_is_merged_and_its_head_trained(tiny: Tiny, family: str) ->
     assert all("lora_" in name or "modules_to_save" in name for name in trained)
 
 
-@pytest.mark.parametrize("backend", ["cpp", "torch"])
+LINEAR = {"distilbert": ["q_lin", "out_lin", "lin2"], "albert": ["query", "ffn"], "modernbert": ["Wqkv", "Wo"]}
+
+
+@pytest.mark.parametrize(
+    ("with_head", "targets", "saved"),
+    [(True, None, None), (False, None, None), (True, "all-linear", None), (True, None, "parts of the head")],
+)
+@pytest.mark.parametrize("family", [*CONFIGS, *UNKNOWN_FAMILY])
+def test_the_head_trains_and_the_adapter_alone_loads_in_peft(
+    tiny: Tiny, tmp_path: Path, family: str, targets: str | None, with_head: bool, saved: str | None
+) -> None:
+    directory = tiny(family) if with_head else str(tmp_path / "base")
+    if not with_head:
+        make_tiny_model(family).base_model.save_pretrained(directory)
+        make_tokenizer(family).save_pretrained(directory)
+    model = CrossEncoder(directory)
+    head = {name: part for name in head_names(model.model) if (part := model.model.get_submodule(name))}
+    before = {f"{name}.{own}": weight.clone() for name, part in head.items() for own, weight in part.named_parameters()}
+    scores = logits(model)
+    targets_of = targets or LINEAR.get(family, ["query", "dense"])
+    parts = [f"{name}.{own}".rstrip(".") for name, part in head.items() for own, _ in part.named_modules()]
+    config = peft.LoraConfig(r=3, target_modules=targets_of, modules_to_save=parts if saved else None)
+    model.add_adapter(config)
+    train(model)
+    assert (logits(model) - scores).abs().max() > 100 * LOGITS
+    trained = merged_module(model.model)
+    for name, weight in before.items():
+        assert not torch.equal(trained.get_parameter(name), weight), name
+    model.model.save_pretrained(tmp_path / "adapter")
+    base = AutoModelForSequenceClassification.from_pretrained(directory, num_labels=1)
+    alone = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    with torch.no_grad():
+        assert_close(logits(model), reference_logits(model, alone), LOGITS)
+
+
+@pytest.mark.parametrize("backend", ["cpp", "reference"])
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_gradients_are_those_of_the_module(
     tiny: Tiny, name: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if backend == "torch":
-        monkeypatch.setattr(base, "BACKENDS", {name: base.BACKENDS[name] for name in ("torch", "transformers")})
+    if backend == "reference":
+        monkeypatch.setattr(base, "BACKENDS", {name: base.BACKENDS[name] for name in ("reference", "transformers")})
     model = adapted(tiny("bert", **NO_DROPOUT), ADAPTERS[name])
     reference = copy.deepcopy(model.model).train()
     weights = torch.randn(len(BATCH), 1)
@@ -219,7 +252,7 @@ def test_several_adapters_are_trained_and_scored_together(tiny: Tiny) -> None:
         assert_close(logits(model), reference_logits(model), LOGITS)
     built: Any = model.pipeline.built_encoder(training=True)
     assert built.backend == "cpp"
-    assert max(map(len, built.encoder.description.updates.values())) == 2
+    assert max(len(stored.updates) for stored in built.encoder.weights.stored.values()) == 2
     pairs = model.pipeline.tokenize(*split_batch(), model.max_length)
     found = built.encoder.training_logits(pack(pairs, range(len(BATCH)), built.positions))
     assert_close(found.view(-1), reference_logits(model), LOGITS)
@@ -241,7 +274,8 @@ def test_predict_follows_what_is_chosen_switched_off_scaled_and_merged(tiny: Tin
     assert_close(logits(model), first, LOGITS)
     with model.model.disable_adapter():
         assert_close(logits(model), plain, LOGITS)
-    updates = model.pipeline.checkpoint.network(with_module=True).description.updates
+    weights = model.pipeline.checkpoint.network(with_module=True).description.weights
+    updates = {name: stored.updates for name, stored in weights.items() if stored.updates}
     assert not updates, "a merged adapter would be added again"
     model.model.unmerge_adapter()
     assert_close(logits(model), first, LOGITS)

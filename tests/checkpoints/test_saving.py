@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from tiny_models import CONFIGS, PAIRS, UNKNOWN_FAMILY, transformers_logits
 from tolerance import LOGITS, close_to
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertJapaneseTokenizer
 
-from fastce import CrossEncoder
+from fastce import CrossEncoder, InputExample
 from fastce.checkpoints import saving
 
 Tiny = Callable[..., str]
@@ -118,6 +118,88 @@ def test_other_files_in_the_directory_stay(tiny: Tiny, tmp_path: Path) -> None:
     CrossEncoder(tiny("bert")).save(tmp_path)
     assert (tmp_path / "results.csv").read_text() == "epoch,steps\n"
     assert (tmp_path / "deep" / "model" / "model.safetensors").exists()
+
+
+def other_adapter(directory: Path, tiny: Tiny) -> None:
+    peft = pytest.importorskip("peft")
+    model = CrossEncoder(tiny("bert", seed=5))
+    model.add_adapter(peft.LoraConfig(r=3, target_modules=["query"], init_lora_weights=False))
+    model.model.save_pretrained(directory)
+
+
+def other_pickle(directory: Path, tiny: Tiny) -> None:
+    torch.save(load_file(Path(tiny("bert", seed=5)) / "model.safetensors"), directory / "pytorch_model.bin")
+
+
+def other_shards(directory: Path, tiny: Tiny) -> None:
+    module = AutoModelForSequenceClassification.from_pretrained(tiny("bert", seed=5))
+    module.save_pretrained(directory, max_shard_size="50KB")
+    assert (directory / "model.safetensors.index.json").exists()
+
+
+def other_chain(directory: Path, tiny: Tiny) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(tiny("bert", seed=5)).save(str(directory))
+    (directory / "sentence_bert_config.json").write_text('{"max_seq_length": 5, "do_lower_case": true}')
+
+
+def other_tokenizer(directory: Path, tiny: Tiny) -> None:
+    AutoTokenizer.from_pretrained(tiny("roberta")).save_pretrained(directory)
+    (directory / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
+    (directory / "added_tokens.json").write_text('{"guitar": 7}')
+
+
+@pytest.mark.parametrize("other", [other_adapter, other_pickle, other_shards, other_chain, other_tokenizer])
+def test_what_another_model_left_goes(tiny: Tiny, tmp_path: Path, other: Callable[[Path, Tiny], None]) -> None:
+    from sentence_transformers import CrossEncoder as Reference
+
+    other(tmp_path, tiny)
+    for name in ("README.md", "results.csv", "model.txt", "deep.safetensors", "notes/vocab.txt", "train_config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    model = CrossEncoder(tiny("bert"))
+    scores = model.predict(PAIRS)
+    model.save(tmp_path)
+    assert (CrossEncoder(tmp_path).predict(PAIRS) == scores).all()
+    assert np.abs(Reference(str(tmp_path)).predict(PAIRS) - scores).max() <= LOGITS
+    module = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    logits = transformers_logits(module, AutoTokenizer.from_pretrained(tmp_path), PAIRS, 64)
+    assert close_to(logits[:, 0].sigmoid(), torch.from_numpy(scores), LOGITS)
+    weights = [file for file in tmp_path.iterdir() if file.suffix in (".safetensors", ".bin")]
+    assert {file.name for file in weights} == {"model.safetensors", "deep.safetensors"}
+    for name in ("README.md", "results.csv", "model.txt", "deep.safetensors", "notes/vocab.txt", "train_config.json"):
+        assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_python_tokenizer_takes_the_place_of_a_fast_one(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "guitar", "yes"]))
+    model = CrossEncoder(tiny("bert"))
+    model.save(tmp_path)
+    model.tokenizer = BertJapaneseTokenizer(str(tmp_path / "words.txt"), word_tokenizer_type="basic")
+    scores = model.predict(PAIRS)
+    model.save(tmp_path)
+    assert (CrossEncoder(tmp_path).predict(PAIRS) == scores).all()
+    assert not (tmp_path / "tokenizer.json").exists()
+
+
+def test_several_chat_templates_are_saved_again_and_again(tiny: Tiny, tmp_path: Path) -> None:
+    model = CrossEncoder(tiny("bert"))
+    model.tokenizer.chat_template = {"default": "{{ messages }}", "tools": "{{ tools }}", "rag": "{{ documents }}"}
+    model.save(tmp_path)
+    model.tokenizer.chat_template = {"default": "{{ messages }}", "tools": "{{ tools }} changed"}
+    model.save(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).chat_template == model.tokenizer.chat_template
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".saving-")]
+
+
+def test_fit_saves_a_tokenizer_with_several_chat_templates_twice(tiny: Tiny, tmp_path: Path) -> None:
+    model = CrossEncoder(tiny("bert"))
+    model.tokenizer.chat_template = {"default": "{{ messages }}", "tools": "{{ tools }}"}
+    grades = iter((0.1, 0.2, 0.3))
+    batch = [InputExample(texts=list(pair), label=0.5) for pair in PAIRS[:4]]
+    model.fit([batch], evaluator=lambda *_, **__: next(grades), epochs=3, output_path=tmp_path, show_progress_bar=False)
+    assert (CrossEncoder(tmp_path).predict(PAIRS) == model.predict(PAIRS)).all()
 
 
 def test_pushing_uploads_what_is_saved(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

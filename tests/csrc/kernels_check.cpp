@@ -34,14 +34,13 @@ double linear_error(const Kernels& kernels, Format format, std::size_t rows, std
   const PackedLinear packed(format, {{{weight.data(), out, in, in, 1}, bias.data()}});
   const Rows input = rows_of(x, rows, in), output(rows, out);
   const OperandRows operand(format, rows, in);
-  kernels.convert({format, rows, in, input.row(0), input.stride(), operand.operand(0)});
+  kernels.convert({format, rows, in, input.from(0), operand.operand(0)});
   LinearCall call{};
   call.rows = rows;
   call.input = operand.operand(0);
   call.weight = &packed.weight();
   call.activation = Activation::gelu;
-  call.output = output.row(0);
-  call.output_stride = output.stride();
+  call.output = output.from(0);
   kernels.linear(call);
   double error = 0.0;
   for (std::size_t i = 0; i < rows; ++i) {
@@ -65,13 +64,13 @@ double attention_error(const Kernels& kernels, std::size_t length, std::size_t d
   call.format = Format::fp32;
   call.dim = dim;
   call.queries = call.keys = length;
+  call.before = call.after = kAnyDistance;
   call.query = query.operand(0).words;
   call.key = key.operand(0).words;
   call.value = value.operand(0).words;
   call.query_stride = call.key_stride = query.stride();
   call.scale = 1.0f;
-  call.output = output.row(0);
-  call.output_stride = output.stride();
+  call.output = output.from(0);
   call.scratch = scratch.data();
   kernels.attention(call);
   double error = 0.0;

@@ -228,3 +228,18 @@ def test_importing_is_cheap() -> None:
     code = "import sys, fastce.evaluation; print(*({'scipy', 'sklearn', 'torch', 'transformers'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
+
+
+def test_what_has_no_order_is_no_list_of_pairs_or_labels() -> None:
+    pairs = {("a", "b"): 0, ("c", "d"): 1}
+    for arguments, message in (
+        ((set(pairs), [0, 1]), "sentence_pairs: expected a list of pairs, got set"),
+        ((pairs, [0, 1]), "sentence_pairs: expected a list of pairs, got dict"),
+        ((list(pairs), {0, 1}), "labels: expected a list of numbers, got set"),
+        ((list(pairs), {0: 1, 1: 0}), "labels: expected a list of numbers, got dict"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            CEBinaryAccuracyEvaluator(*arguments)
+    with pytest.raises(TypeError, match="examples: expected a list of InputExample, got set"):
+        CEBinaryAccuracyEvaluator.from_input_examples({InputExample(texts=["a", "b"], label=1)})
+    CEBinaryAccuracyEvaluator(pairs.keys(), pairs.values())  # these have one

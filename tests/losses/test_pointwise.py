@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,9 @@ def test_wraps_any_function() -> None:
 
 def test_makes_a_loss() -> None:
     assert type(make_loss(None, 1)) is BinaryCrossEntropyLoss
-    assert type(make_loss(None, 3)) is CrossEntropyLoss
+    assert type(make_loss(None, 3, "single_label_classification")) is CrossEntropyLoss
+    assert type(make_loss(None, 3, "multi_label_classification")) is BinaryCrossEntropyLoss
+    assert type(make_loss(None, 3, "regression")) is MSELoss
     loss = MSELoss()
     assert make_loss(loss, 1) is loss
     with pytest.raises(TypeError, match=r"^loss_fct: expected a loss, got the class; write MSELoss\(\)$"):
@@ -119,3 +122,57 @@ def test_refuses_other_models(loss: Loss, num_labels: int, wanted: str) -> None:
     message = f"^{type(loss).__name__}: expected a model with {wanted}, got one with {num_labels}$"
     with pytest.raises(ValueError, match=message):
         loss.pairs(examples([1]), num_labels, "batch 0")
+
+
+LISTS = [[1, 0, 1], (0.0, 0.5, 0.25), np.array([0, 0, 1]), torch.tensor([1.0, 1.0, 0.0])]
+TARGETS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.5, 0.25], [0.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("loss", "function"),
+    [
+        (make_loss(None, 3), F.binary_cross_entropy_with_logits),
+        (make_loss(None, 3, "multi_label_classification"), F.binary_cross_entropy_with_logits),
+        (make_loss(None, 3, "regression"), F.mse_loss),
+        (BinaryCrossEntropyLoss(), F.binary_cross_entropy_with_logits),
+        (MSELoss(), F.mse_loss),
+        (make_loss(nn.L1Loss(), 3), F.l1_loss),
+    ],
+)
+def test_labels_that_are_lists(loss: Loss, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    scored = loss.pairs(examples(LISTS), 3, "batch")
+    assert torch.equal(scored.targets, TARGETS)
+    logits = torch.randn(4, 3)
+    assert torch.equal(loss(logits, scored.targets), function(logits, TARGETS))
+
+
+def test_classes_are_still_classes_where_nobody_says_how_to_learn() -> None:
+    loss, logits = make_loss(None, 3), torch.randn(5, 3)
+    scored = loss.pairs(CLASSES, 3, "batch")
+    assert torch.equal(loss(logits, scored.targets), F.cross_entropy(logits, torch.tensor([0, 2, 1, 2, 0])))
+
+
+def test_lists_of_probabilities() -> None:
+    loss, logits = CrossEntropyLoss(), torch.randn(2, 3)
+    targets = torch.tensor([[0.2, 0.3, 0.5], [0.0, 1.0, 0.0]])
+    scored = loss.pairs(examples(targets.tolist()), 3, "batch")
+    assert torch.equal(loss(logits, scored.targets), F.cross_entropy(logits, targets))
+    for label in ([1, 0, 1], [1.5, -0.5, 0]):
+        with pytest.raises(ValueError, match=r"batch, example 1: label: expected probabilities, with sum 1, got \["):
+            loss.pairs(examples([[1, 0, 0], label]), 3, "batch")
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        ([[1, 0, 0], 2], TypeError, "label: expected a list of 3 numbers, got int 2"),
+        ([2, [1, 0, 0]], TypeError, r"label: expected a class from 0 to 2, got list \[1, 0, 0\]"),
+        ([[1, 0, 0], [1, 0]], ValueError, r"label: expected a list of 3 numbers, got list \[1, 0\]"),
+        ([[1, 0, 0], [1, 0, "1"]], TypeError, r"label\[2\]: expected a number, got str '1'"),
+        ([[1, 0, 0], [1, 0, math.nan]], ValueError, r"label\[2\]: expected a finite number, got nan"),
+        ([[1, 0, 0], {0, 2}], TypeError, r"label: expected a list of 3 numbers, got set"),
+    ],
+)
+def test_refuses_lists_that_fit_nothing(labels: list[Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^batch, example 1: {message}"):
+        PointwiseLoss(nn.MSELoss()).pairs(examples(labels), 3, "batch")

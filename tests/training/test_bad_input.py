@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sentence_transformers.base.evaluation import SequentialEvaluator
+from sentence_transformers.cross_encoder import evaluation as reference_evaluation
 from tiny_models import PAIRS
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from training_runs import FAST, examples, loader
 
-from fastce import CrossEncoder, InputExample
+from fastce import CrossEncoder, InputExample, evaluation
 from fastce.evaluation import CECorrelationEvaluator
 from fastce.losses import MSELoss
 from fastce.training.tracking import TRACKERS
@@ -32,6 +35,14 @@ Tiny = Callable[..., str]
         (InputExample(texts=["a", "b"], label="yes"), 1, TypeError, "label: expected a number, got str 'yes'"),
         (InputExample(texts=["a", "b"], label=3), 3, ValueError, "label: expected a class from 0 to 2, got 3"),
         (InputExample(texts=["a", "b"], label=0.5), 3, ValueError, "label: expected a class from 0 to 2, got 0.5"),
+        (InputExample(texts=["a", "b"], label=[1, 0]), 1, TypeError, r"label: expected a number, got list \[1, 0\]"),
+        (InputExample(texts=["a", "b"], label=[1, 0]), 3, ValueError, r"label: expected a list of 3 numbers, got list"),
+        (
+            InputExample(texts=["a", "b"], label=[1, 0, 2]),
+            3,
+            ValueError,
+            r"label: expected a number from 0 to 1, got 2",
+        ),
     ],
 )
 def test_bad_examples_are_named(
@@ -122,7 +133,7 @@ def test_a_loss_that_becomes_no_number_is_named_and_leaves_nothing_behind(tiny: 
             TypeError,
             "evaluator: expected a function, got the class CECorrelationEvaluator",
         ),
-        ("activation_fct", "sigmoid", TypeError, "activation_fct: expected a function"),
+        ("activation_fct", "sigmoyd", ValueError, "activation_fct: expected a function or one of Identity, Sigmoid"),
         ("output_path", "", ValueError, "output_path: expected a path, got an empty text"),
         ("output_path", 3, TypeError, "output_path: expected a path, got int 3"),
         ("loss_fct", nn.CrossEntropyLoss(), ValueError, "loss_fct: CrossEntropyLoss needs a model with several labels"),
@@ -205,3 +216,49 @@ def test_a_tracker_that_is_not_installed(tiny: Tiny, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(TRACKERS, "wandb", missing)
     with pytest.raises(ImportError, match="report_to='wandb' needs a package: pip install wandb"):
         CrossEncoder(tiny("bert")).fit(loader(), report_to="wandb", **FAST)
+
+
+def evaluator_of(home: Any, name: str, labels: list[float]) -> Any:
+    """An evaluator with so many pairs, or one of rankings."""
+    data = PAIRS[1 : 1 + len(labels)] if labels else [{"query": "a", "positive": ["b"], "negative": ["c"]}]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return getattr(home, name)(*((data, labels) if labels else (data,)))
+
+
+@pytest.mark.parametrize("home", [evaluation, reference_evaluation])
+@pytest.mark.parametrize(
+    ("name", "labels", "num_labels", "message"),
+    [
+        ("CECorrelationEvaluator", [0.1, 0.9], 3, "with 1 label, got one with 3"),
+        ("CrossEncoderCorrelationEvaluator", [0.1, 0.9], 2, "with 1 label, got one with 2"),
+        ("CERerankingEvaluator", [], 3, "with 1 label, got one with 3"),
+        ("CrossEncoderRerankingEvaluator", [], 3, "with 1 label, got one with 3"),
+        ("CEBinaryAccuracyEvaluator", [0, 1], 3, "with 1 label, got one with 3"),
+        ("CEBinaryClassificationEvaluator", [0, 1], 3, "with 1 label, got one with 3"),
+        ("CESoftmaxAccuracyEvaluator", [0, 2], 1, "with several labels, got one with 1"),
+        ("CEF1Evaluator", [0, 1, 2], 1, "with several labels, got one with 1"),
+        ("CrossEncoderClassificationEvaluator", [0, 1, 2], 1, r"labels\[2\]: expected 0 or 1, got 2"),
+    ],
+)
+def test_an_evaluator_that_cannot_take_the_model_is_found_before_the_first_step(
+    tiny: Tiny, home: Any, name: str, labels: list[float], num_labels: int, message: str
+) -> None:
+    model = CrossEncoder(tiny("bert", num_labels=num_labels))
+    evaluator = evaluator_of(home, name, labels)
+    steps: list[object] = []
+
+    def loss(logits: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        steps.append(logits)
+        return logits.sum()
+
+    several = SequentialEvaluator([evaluator])
+    if home is reference_evaluation and name.startswith("CEBinary"):  # theirs takes models with several labels
+        model.fit(loader(num_labels=num_labels), evaluator, loss_fct=loss, **FAST)
+        return
+    if home is reference_evaluation and num_labels == 1:
+        message = "expected 0 or 1, got 2"
+    for chosen in (evaluator, several):
+        with pytest.raises(ValueError, match=message):
+            model.fit(loader(num_labels=num_labels), chosen, loss_fct=loss, **FAST)
+    assert not steps

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,27 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import CONFIGS, PAIRS, UNKNOWN_FAMILY, transformers_logits
-from tolerance import GRADIENT, TRAINED_WEIGHTS
+from tiny_models import CONFIGS, PAIRS, UNKNOWN_FAMILY, make_byte_bpe, transformers_logits
+from tolerance import GRADIENT, LOGITS, TRAINED_WEIGHTS
 from torch import nn
 from torch.utils.data import DataLoader
 from training_runs import examples, loader
 from transformers import AutoModelForSequenceClassification
 
 from fastce import CrossEncoder, InputExample, available_backends
-from fastce.backends.base import BACKENDS, load_backend
+from fastce.backends.base import BACKENDS, Request, load_backend
 from fastce.packing import pack
 
 Tiny = Callable[..., str]
-NO_DROPOUT = {
-    "bert": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
-    "distilbert": {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0},
-}
 
 
 def without_dropout(family: str) -> dict[str, float]:
-    extra = {"classifier_dropout_prob": 0.0} if family == "albert" else {}
-    return NO_DROPOUT["distilbert" if family == "distilbert" else "bert"] | extra
+    return (CONFIGS | UNKNOWN_FAMILY)[family].no_dropout
 
 
 def reference_loss(module: Any, tokenizer: Any, batch: list[InputExample], num_labels: int) -> torch.Tensor:
@@ -50,19 +46,47 @@ def reference_loss(module: Any, tokenizer: Any, batch: list[InputExample], num_l
 @pytest.mark.parametrize("num_labels", [1, 3])
 @pytest.mark.parametrize("family", [*CONFIGS, *UNKNOWN_FAMILY])
 def test_gradients_equal_transformers(tiny: Tiny, family: str, num_labels: int, backend: str) -> None:
-    directory = tiny(family, num_labels=num_labels, **without_dropout(family))
+    check_gradients(CrossEncoder(tiny(family, num_labels=num_labels, **without_dropout(family))), num_labels, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"local_attention": 128},
+        {"attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifier_bias": True},
+        {"classifier_pooling": "mean"},
+        {"num_hidden_layers": 3, "classifier_pooling": "mean", "local_attention": 6, "hidden_activation": "silu"},
+    ],
+    ids=["window beyond the length", "biases", "mean", "local layer last"],
+)
+def test_gradients_of_modernbert(tiny: Tiny, changes: dict[str, Any], backend: str) -> None:
+    check_gradients(CrossEncoder(tiny("modernbert", **changes)), 1, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_of_adapters_on_stacked_matrices(tiny: Tiny, backend: str) -> None:
+    peft = pytest.importorskip("peft")
+    model = CrossEncoder(tiny("modernbert"))
+    model.add_adapter(peft.LoraConfig(r=3, target_modules=["Wqkv", "Wo", "Wi"], init_lora_weights=False))
+    check_gradients(model, 1, backend)
+    names = [name for name, parameter in model.model.named_parameters() if parameter.grad is not None]
+    assert all(any(f"{part}.lora_{side}" in name for name in names) for part in ("Wqkv", "Wo", "Wi") for side in "AB")
+
+
+def check_gradients(model: CrossEncoder, num_labels: int, backend: str) -> None:
+    """Compares a backend's gradients with those of the model's own module."""
     batch = examples(24, num_labels)
-    model = CrossEncoder(directory)
-    if reasons := available_backends(model)[backend]:
-        pytest.skip(f"{backend}: {'; '.join(reasons)}")
-    reference = AutoModelForSequenceClassification.from_pretrained(directory).train()
+    if not (found := available_backends(model)[backend]):
+        pytest.skip(f"{backend}: {'; '.join(found.reasons)}")
+    reference = copy.deepcopy(model.model).train()
     reference_loss(reference, model.tokenizer, batch, num_labels).backward()
 
     model.model.train()
     texts = ([example.texts[number] for example in batch] for number in (0, 1))
     pairs = model.pipeline.tokenize(*texts, model.max_length)
     network = model.pipeline.checkpoint.network(with_module=True)
-    encoder = load_backend(backend).build_trainable(network, model.device)
+    encoder = load_backend(backend).build_trainable(Request(network, "fp32", model.device, training=True))
     logits = encoder.training_logits(pack(pairs, range(len(batch)), network.positions))
     labels = torch.tensor([example.label for example in batch])
     if num_labels == 1:
@@ -72,6 +96,8 @@ def test_gradients_equal_transformers(tiny: Tiny, family: str, num_labels: int, 
 
     ours = dict(model.model.named_parameters())
     for name, parameter in reference.named_parameters():
+        if not parameter.requires_grad:
+            continue
         assert ours[name].grad is not None, name
         # The bias of the keys cancels in the softmax: its gradient is rounding noise on both sides.
         largest = parameter.grad.abs().max().clamp(min=1e-3)
@@ -79,7 +105,7 @@ def test_gradients_equal_transformers(tiny: Tiny, family: str, num_labels: int, 
 
 
 @pytest.mark.parametrize("num_labels", [1, 3])
-@pytest.mark.parametrize("family", ["bert", "roberta", "albert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "albert"])
 def test_ten_steps_follow_a_transformers_loop(tiny: Tiny, family: str, num_labels: int) -> None:
     directory = tiny(family, num_labels=num_labels, **without_dropout(family))
     model = CrossEncoder(directory)
@@ -108,7 +134,33 @@ def test_ten_steps_follow_a_transformers_loop(tiny: Tiny, family: str, num_label
     assert moved > 100 * TRAINED_WEIGHTS, "a loop that learns nothing tests nothing"
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "albert"])
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression", None])
+def test_labels_that_are_lists_are_learned_as_transformers_learns_them(tiny: Tiny, problem_type: str | None) -> None:
+    directory = tiny("bert", num_labels=3, **without_dropout("bert"))
+    model = CrossEncoder(directory, config_kwargs={"problem_type": problem_type})
+    reference = AutoModelForSequenceClassification.from_pretrained(directory, problem_type=problem_type)
+    batch = [InputExample(texts=list(pair), label=[1.0, 0.0, number % 2]) for number, pair in enumerate(PAIRS[1:9])]
+    encoded = model.tokenizer(
+        [example.texts[0] for example in batch],
+        [example.texts[1] for example in batch],
+        padding=True,
+        return_tensors="pt",
+    )
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.05)
+    for _ in range(3):
+        optimizer.zero_grad()
+        reference(**encoded, labels=torch.tensor([example.label for example in batch])).loss.backward()
+        optimizer.step()
+    before = {name: weight.clone() for name, weight in model.model.state_dict().items()}
+    options = {"optimizer_class": torch.optim.SGD, "optimizer_params": {"lr": 0.05}, "max_grad_norm": 1e9}
+    model.fit([batch], epochs=3, scheduler="constantlr", weight_decay=0.0, show_progress_bar=False, **options)
+    after = model.model.state_dict()
+    assert max(float((after[name] - before[name]).abs().max()) for name in after) > 100 * TRAINED_WEIGHTS
+    for name, expected in reference.state_dict().items():
+        assert (after[name] - expected).abs().max() <= TRAINED_WEIGHTS, name
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "albert"])
 def test_the_loss_falls_with_dropout(tiny: Tiny, family: str) -> None:
     model = CrossEncoder(tiny(family))
     data = loader(16, 16)
@@ -254,3 +306,36 @@ def test_labels_may_be_scalars_of_numpy_and_torch(tiny: Tiny, label: Any) -> Non
 
     model.fit(DataLoader([InputExample(texts=["a", "b"], label=label)]), loss_fct=loss, show_progress_bar=False)
     assert seen == [1.0]
+
+
+def put_in(model: CrossEncoder, tokenizer: Any) -> None:
+    model.tokenizer = tokenizer
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model.tokenizer.backend_tokenizer.normalizer, "lowercase", False),
+        lambda model: setattr(model.tokenizer, "truncation_side", "left"),
+        lambda model: setattr(model.tokenizer, "model_max_length", 12),
+        lambda model: put_in(model, make_byte_bpe()),
+    ],
+)
+def test_a_tokenizer_that_changes_between_epochs(tiny: Tiny, change: Callable[[CrossEncoder], None]) -> None:
+    model = CrossEncoder(tiny("bert", **without_dropout("bert")), max_length=20)
+    batch = [InputExample(texts=[pair[0] + pair[1], pair[1]], label=0.5) for pair in PAIRS[:24]]
+    seen: list[torch.Tensor] = []
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        seen.append(logits.detach())
+        return 0.0 * logits.sum()
+
+    options: Any = {"epochs": 2, "loss_fct": loss, "optimizer_params": {"lr": 0.0}, "show_progress_bar": False}
+    model.fit([batch], evaluator=lambda *_, **__: 0.0, callback=lambda *_: change(model), **options)
+    for logits, changed in ((seen[0], False), (seen[1], True)):
+        tokenizer = model.tokenizer if changed else CrossEncoder(tiny("bert")).tokenizer
+        expected = transformers_logits(
+            model.model, tokenizer, [example.texts for example in batch], model.max_length if changed else 20
+        )
+        assert (logits - expected[:, 0]).abs().max() <= LOGITS
+    assert (seen[0] - seen[1]).abs().max() > 100 * LOGITS

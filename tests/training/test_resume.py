@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,24 @@ import pytest
 import torch
 from tiny_models import PAIRS
 from torch.utils.data import DataLoader
-from training_runs import FAST, DrawnTexts, LazySampler, StoppedError, distance, loader, stop_at, weights_after
+from training_runs import (
+    FAST,
+    DrawnTexts,
+    LazySampler,
+    StoppedError,
+    distance,
+    loader,
+    one_thread,
+    stop_at,
+    weights_after,
+)
 
 from fastce import CrossEncoder, InputExample
 from fastce.training.state import checkpoints
 
 Tiny = Callable[..., str]
+__all__ = ["one_thread"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("family", ["bert", "albert"])
@@ -151,3 +165,39 @@ def test_a_limit_spares_the_checkpoint_just_written(tiny: Tiny, tmp_path: Path) 
 def test_resuming_needs_a_place(tiny: Tiny) -> None:
     with pytest.raises(ValueError, match="resume_from_checkpoint: True needs a checkpoint_path"):
         CrossEncoder(tiny("bert")).fit(loader(), resume_from_checkpoint=True, **FAST)
+
+
+def interrupted_at(step: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A loss in whose computation somebody presses Ctrl-C."""
+    steps = iter(range(1, 10_000))
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if next(steps) == step:
+            signal.raise_signal(signal.SIGINT)
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
+
+    return loss
+
+
+def test_an_interrupted_run_says_what_is_kept_and_goes_on(tiny: Tiny, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"epochs": 2, "seed": 7}
+    whole = weights_after(tiny("bert"), loader(), **options)
+    options |= {"checkpoint_path": tmp_path / "kept", "checkpoint_save_steps": 3, "output_path": tmp_path / "best"}
+    model = CrossEncoder(tiny("bert"))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        model.fit(loader(), lambda *_, **__: 1.0, loss_fct=interrupted_at(11), **FAST, **options)
+    assert str(caught.value) == (
+        "fit was interrupted after 10 of 16 steps; fit with resume_from_checkpoint=True goes on from "
+        f"{tmp_path}/kept/checkpoint-9; {tmp_path}/best has the best model so far"
+    )
+    shown = traceback.format_exception(caught.value)
+    assert len("".join(shown).splitlines()) <= 16, "".join(shown)
+    assert not model.model.training
+    assert np.isfinite(model.predict(PAIRS[:5])).all()
+    resumed = weights_after(tiny("bert"), loader(), **options, resume_from_checkpoint=True)
+    assert distance(resumed, whole) == 0.0
+
+
+def test_an_interrupted_run_that_keeps_nothing_says_so(tiny: Tiny) -> None:
+    with pytest.raises(KeyboardInterrupt, match=r"after 0 of 8 steps; nothing is saved; model\.save keeps"):
+        CrossEncoder(tiny("bert")).fit(loader(), loss_fct=interrupted_at(1), **FAST)

@@ -6,12 +6,14 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 import torch
 from tiny_models import PAIRS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fastce import CrossEncoder, InputExample
+from fastce.settings import torch_threads
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 FAST: dict[str, Any] = {"warmup_steps": 0, "optimizer_params": {"lr": 1e-3}, "show_progress_bar": False}
@@ -39,6 +41,13 @@ def weights_after(directory: str, data: Any, **options: Any) -> dict[str, torch.
 
 def distance(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
     return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """With more, whose number follows the load, PyTorch's products of odd sizes differ in their last bit."""
+    with torch_threads(1):
+        yield
 
 
 class StoppedError(Exception):

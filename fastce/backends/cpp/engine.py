@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fastce.backends.torch.engine import TorchEncoder
-from fastce.checkpoints.network import Description, Network
+from fastce.backends.base import Request, not_understood
+from fastce.backends.encoder import OpsEncoder
+from fastce.checkpoints.network import Description
+from fastce.features import features_of
+from fastce.installation import why_without_module
 from fastce.packing import PackedBatch
 from fastce.spec import Precision
+from fastce.steps import program
 
 if TYPE_CHECKING:
     from fastce import _core
@@ -20,14 +24,29 @@ FORMATS: dict[Precision, str] = {"fp32": "fp32", "bf16": "bf16", "fp16": "bf16",
 """What the layers' products compute in. CPUs have no fast float16 arithmetic, so fp16 means bfloat16 as well."""
 
 
+CAN = features_of(
+    """
+    LayerNorm LayerNorm.bias=yes|no RMSNorm PostNorm PreNorm Layer.stored
+    Embeddings.norm Embeddings.positions AbsolutePositions AbsolutePositions.padding_id
+    Attention.bias=yes|no Attention.output_bias=yes|no Attention.kv_heads
+    Attention.relation RotaryEmbedding Attention.window Attention.causal=yes|no
+    FeedForward.activation=gelu|gelu_tanh|relu|silu|tanh FeedForward.gated=yes|no
+    FeedForward.bias=yes|no FeedForward.output_bias=yes|no
+    HeadSpec.pooling=first|last|mean
+    Dense Dense.bias=yes|no Dense.activation=gelu|gelu_tanh|relu|silu|tanh Normalize Dropout
+    """
+)
+
+
 class CppEncoder:
     """An encoder with packed weights. Any number of threads may share it."""
 
     def __init__(self, description: Description, precision: Precision):
         from fastce import _core
 
-        arrays = {name: parameter.detach().float().numpy() for name, parameter in description.weights.items()}
-        self.core: _core.Encoder = _core.Encoder(description.encoder, description.head, arrays, FORMATS[precision])
+        arrays = {name: stored.tensor.detach().float().numpy() for name, stored in description.weights.items()}
+        network = program(description.encoder, description.head)
+        self.core: _core.Encoder = _core.Encoder(network, arrays, FORMATS[precision])
 
     def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
         """See `Encoder`. By default takes `OMP_NUM_THREADS`, else every CPU that the process may use."""
@@ -35,7 +54,7 @@ class CppEncoder:
             batch.input_ids.numpy(),
             batch.token_type_ids.numpy(),
             batch.position_ids.numpy(),
-            batch.cu_seqlens.numpy(),
+            batch.spans.cu_seqlens.numpy(),
             num_threads=num_threads or 0,
         )
         return torch.from_numpy(logits)
@@ -44,10 +63,7 @@ class CppEncoder:
 @cache
 def warn_without_module() -> None:
     """Says once that fastce is slower than it could be: pip hides what an installation has to say."""
-    message = (
-        "fastce was installed without its C++ module and scores with PyTorch; install it again with a C++17 compiler"
-    )
-    warnings.warn(message, stacklevel=2)
+    warnings.warn(why_without_module(), stacklevel=2)
 
 
 class CppBackend:
@@ -55,41 +71,41 @@ class CppBackend:
 
     needs_module = False
 
-    def unsupported(self, network: Network | None, precision: Precision, device: torch.device) -> list[str]:
+    def unsupported(self, request: Request) -> list[str]:
         """See `Backend`.
 
         Raises:
             ValueError: `FASTCE_ISA` names a level that the processor lacks.
         """
         reasons = []
-        if device.type != "cpu":
-            reasons.append(f"it runs on the CPU, not on {device}")
+        if request.device.type != "cpu":
+            reasons.append(f"it runs on the CPU, not on {request.device}")
         try:
             from fastce._core import choose_level
         except ImportError:
             warn_without_module()
-            return [*reasons, "fastce was installed without its C++ module"]
+            return [*reasons, "fastce is without its C++ module"]
         choose_level()
-        if network is not None and network.description is None:
-            reasons.append(network.objection)
-        return reasons
+        return reasons + not_understood(request.network, CAN)
 
-    def build(self, network: Network, precision: Precision, device: torch.device) -> CppEncoder:
+    def build(self, request: Request) -> CppEncoder:
         """See `Backend`."""
-        assert network.description is not None
-        return CppEncoder(network.description, precision)
+        assert request.network is not None
+        return CppEncoder(request.network.description, request.precision)
 
-    def build_trainable(self, network: Network, device: torch.device) -> TorchEncoder:
+    def build_trainable(self, request: Request) -> OpsEncoder:
         """See `Backend`."""
         from fastce.backends.cpp import ops
 
-        assert network.description is not None
-        for name, weight in network.description.weights.items():
-            if weight.dtype != torch.float32:
+        assert request.network is not None
+        description = request.network.description
+        for name, stored in description.weights.items():
+            if stored.whole.dtype != torch.float32:
                 raise ValueError(
-                    f"training needs float32 parameters, and {name} is {weight.dtype}: call model.model.float()"
+                    f"training needs float32 parameters, and {name} is {stored.whole.dtype}: call model.model.float()"
                 )
-        return TorchEncoder(network.module, network.description, device, ops)
+        network = program(description.encoder, description.head)
+        return OpsEncoder(ops, network, description.weights, request.device, request.network.module)
 
 
 BACKEND = CppBackend()

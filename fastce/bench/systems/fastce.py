@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fastce.bench.systems.base import Pair, Task
-from fastce.cross_encoder import CrossEncoder
+from fastce.options import ModelOptions
 
 
 class Fastce:
@@ -16,15 +16,11 @@ class Fastce:
 
     def load(self, task: Task) -> str:
         """See `System`."""
-        self.model = CrossEncoder(
-            task.model,
-            device="cpu",
-            precision=task.precision,
-            max_length=task.max_length,
-            num_threads=task.threads,
-            activation_fn=torch.nn.Identity(),
+        options = ModelOptions(
+            task.model, device="cpu", precision=task.precision, max_length=task.max_length, num_threads=task.threads
         )
-        return f"backend {self.model.pipeline.built_encoder().backend}, batches of 32"
+        self.model = options.load(activation_fn=torch.nn.Identity())
+        return f"backend {self.model.backend}"
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """See `System`."""

@@ -1,0 +1,232 @@
+"""Cross-encoders that are chains of sentence-transformers modules: an encoder, a pooling, and dense layers and norms.
+
+What `modules.json` lists is read once for all families: as the head's description, and as a module that transformers'
+encoder and the chain are in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from fastce.checkpoints.source import Source, find_file, read_json
+from fastce.spec import Activation, Dense, Dropout, HeadSpec, HeadStep, LayerNorm, Normalize, Pooling
+from fastce.steps import num_labels
+
+if TYPE_CHECKING:
+    from fastce.checkpoints.family import Family, Names
+
+TRANSFORMER_FILE = "sentence_bert_config.json"
+MODULES_FILE = "modules.json"
+
+POOLINGS: dict[str, Pooling] = {"cls": "first", "mean": "mean", "lasttoken": "last"}
+LEGACY_POOLINGS = {f"pooling_mode_{name}": kind for name, kind in (("cls_token", "cls"), ("mean_tokens", "mean"))}
+ACTIVATIONS: dict[str, Activation | None] = {
+    "Identity": None,
+    "GELU": "gelu",
+    "ReLU": "relu",
+    "SiLU": "silu",
+    "Tanh": "tanh",
+}
+"""Classes of `torch.nn` that a dense layer may name, and what they compute."""
+WEIGHT_NAMES: dict[type, str] = {Dense: "linear", Normalize: "norm"}
+"""What the parameters of sentence-transformers' modules are called."""
+
+FUNCTIONS = {"gelu": nn.functional.gelu, "relu": torch.relu, "silu": nn.functional.silu, "tanh": torch.tanh}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What a folder says of its chain.
+
+    Attributes:
+        head: The chain as a head.
+        modules: The list in `modules.json`.
+        folders: The folder of each of the head's steps; the pooling's comes first.
+        configs: What is in the `config.json` of each of these.
+        transformer: What is in `sentence_bert_config.json`.
+    """
+
+    head: HeadSpec
+    modules: Sequence[dict[str, Any]]
+    folders: Sequence[str]
+    configs: Sequence[dict[str, Any]]
+    transformer: dict[str, Any]
+
+
+def read_chain(source: Source, modules: Sequence[dict[str, Any]]) -> Chain:
+    """Reads the chain that a folder's `modules.json` lists.
+
+    Raises:
+        ValueError: It has a module that no head's description has words for; the message names it.
+    """
+    transformer = read_json(source, TRANSFORMER_FILE)
+    kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
+    task = transformer.get("transformer_task", "feature-extraction")
+    if kinds[:2] != ["Transformer", "Pooling"] or modules[0]["path"] or task != "feature-extraction":
+        raise ValueError(
+            f"{source.name}: this cross-encoder is a chain of {', '.join(kinds)}; fastce runs a Transformer for "
+            "feature-extraction in the folder itself, a Pooling, and Dense, LayerNorm and Dropout"
+        )
+    folders = [str(module["path"]) for module in modules[1:]]
+    configs = [read_json(source, f"{folder}/config.json") for folder in folders]
+    places = [f"{source.name}/{folder}" for folder in folders]
+    steps = [head_step(kind, *rest) for kind, *rest in zip(kinds[2:], configs[1:], places[1:], strict=True)]
+    if not steps or not isinstance(steps[-1], Dense):
+        raise ValueError(f"{source.name}: the chain's last module is no Dense layer, so it has no logits")
+    return Chain(HeadSpec(pooling(configs[0], places[0]), tuple(steps)), modules, folders, configs, transformer)
+
+
+def pooling(config: dict[str, Any], place: str) -> Pooling:
+    """Reads the config of a Pooling module."""
+    legacy = [name for name in config if name.startswith("pooling_mode_") and config[name]]
+    mode = config.get("pooling_mode", [LEGACY_POOLINGS.get(name, name) for name in legacy] or "mean")
+    mode = mode[0] if isinstance(mode, list) and len(mode) == 1 else mode
+    if not isinstance(mode, str) or mode not in POOLINGS:
+        raise ValueError(f"{place}: pooling mode {mode!r} is not one of {', '.join(POOLINGS)}")
+    if not config.get("include_prompt", True):
+        raise ValueError(f"{place}: include_prompt=False leaves a prompt's tokens out, which fastce does not")
+    return POOLINGS[mode]
+
+
+def head_step(kind: str, config: dict[str, Any], place: str) -> HeadStep:
+    """Reads the config of one further module."""
+    if kind == "LayerNorm":
+        return Normalize(LayerNorm(nn.LayerNorm(1).eps))
+    if kind == "Dropout":
+        return Dropout(float(config["dropout"]))
+    if kind != "Dense":
+        raise ValueError(f"{place}: a {kind} module is none of Dense, LayerNorm, Dropout")
+    if config.get("use_residual", False):
+        raise ValueError(f"{place}: use_residual=True, which fastce does not run")
+    name = str(config.get("activation_function", "torch.nn.Tanh"))
+    if not name.startswith("torch.nn.") or name.rpartition(".")[2] not in ACTIVATIONS:
+        raise ValueError(f"{place}: activation {name!r} is none of {', '.join(f'torch.nn.{a}' for a in ACTIVATIONS)}")
+    return Dense(int(config["out_features"]), ACTIVATIONS[name.rpartition(".")[2]], bool(config.get("bias", True)))
+
+
+class ModuleChain(nn.Module):
+    """An encoder of transformers and the chain behind it, as one module with logits.
+
+    Args:
+        base: The encoder.
+        chain: What follows it.
+    """
+
+    BASE = "base"
+    CHAIN = "chain"
+
+    def __init__(self, base: Any, chain: Chain):
+        super().__init__()
+        self.base = base
+        self.layout = chain
+        self.config = base.config
+        self.config.num_labels = num_labels(chain.head)
+        width = base.config.hidden_size
+        parts: list[nn.Module] = []
+        for step in chain.head.steps:
+            if isinstance(step, Dense):
+                parts.append(nn.Linear(width, step.size, bias=step.bias))
+                width = step.size
+            else:
+                parts.append(nn.LayerNorm(width) if isinstance(step, Normalize) else nn.Dropout(step.probability))  # type: ignore[union-attr]
+        self.chain = nn.ModuleList(parts)
+
+    @property
+    def head(self) -> HeadSpec:
+        """The chain as a head."""
+        return self.layout.head
+
+    @staticmethod
+    def names(family: Family, steps: Sequence[HeadStep]) -> Names:
+        """Names of the parts of a chain around an encoder of a family."""
+        base = {f"{ModuleChain.BASE}.{theirs}": ours for theirs, ours in family.names.items()}
+        numbers = [number for number, step in enumerate(steps) if not isinstance(step, Dropout)]
+        return base | {f"{ModuleChain.CHAIN}.{number}": f"head.{number}" for number in numbers}
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **inputs: Any) -> Any:
+        """Logits of a padded batch, as transformers' classes give them."""
+        hidden = self.base(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
+        mask = attention_mask.to(hidden.dtype)
+        if self.head.pooling == "mean":
+            x = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+        else:
+            counted = mask.cumsum(1)  # padding may be on either side
+            wanted = counted[:, -1:] if self.head.pooling == "last" else torch.ones_like(counted[:, -1:])
+            x = hidden[torch.arange(len(hidden)), ((counted == wanted) & (mask > 0)).int().argmax(1)]
+        for step, part in zip(self.head.steps, self.chain, strict=True):
+            x = part(x)
+            if isinstance(step, Dense) and step.activation is not None:
+                x = FUNCTIONS[step.activation](x)
+        return SimpleNamespace(logits=x)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Writes the encoder and every module's folder, as sentence-transformers does."""
+        from safetensors.torch import save_file
+
+        folder = Path(directory)
+        self.base.save_pretrained(folder)
+        write_json(folder / MODULES_FILE, self.layout.modules)
+        write_json(folder / TRANSFORMER_FILE, self.layout.transformer)
+        pool, *parts = zip(self.layout.folders, self.layout.configs, strict=True)
+        for name, config in (pool, *parts):
+            (folder / name).mkdir()
+            write_json(folder / name / "config.json", config)
+        for (name, _), step, part in zip(parts, self.head.steps, self.chain, strict=True):
+            weights = {f"{WEIGHT_NAMES[type(step)]}.{key}": x for key, x in part.state_dict().items()}
+            if weights:
+                save_file(weights, folder / name / "model.safetensors")
+
+
+def chain_weights(source: Source, chain: Chain) -> dict[str, torch.Tensor]:
+    """Reads the weights of a chain's own modules, by their names in a `ModuleChain`.
+
+    Raises:
+        ValueError: A module's file is missing, broken or not what its config says.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    found: dict[str, torch.Tensor] = {}
+    for number, (folder, step) in enumerate(zip(chain.folders[1:], chain.head.steps, strict=True)):
+        if type(step) not in WEIGHT_NAMES:
+            continue
+        path = find_file(source, f"{folder}/model.safetensors")
+        if path is None:
+            raise ValueError(f"{source.name}/{folder}: no model.safetensors in it")
+        try:
+            weights = load_file(path, backend="pread")
+        except SafetensorError as error:
+            raise ValueError(f"{path}: corrupt or truncated ({error})") from error
+        prefix = WEIGHT_NAMES[type(step)]
+        for key, weight in weights.items():
+            found[f"{ModuleChain.CHAIN}.{number}.{key.removeprefix(f'{prefix}.')}"] = weight.float()
+    return found
+
+
+def load_chain(source: Source, chain: Chain, **options: Any) -> tuple[ModuleChain, Any]:
+    """Loads a chain as a module, and what transformers reports of its encoder's weights."""
+    from transformers import AutoModel
+
+    base, report = AutoModel.from_pretrained(source.name, **options)
+    module = ModuleChain(base, chain)
+    own = {f"{ModuleChain.CHAIN}.{name}": tuple(x.shape) for name, x in module.chain.state_dict().items()}
+    weights = chain_weights(source, chain)
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    if shapes != own:
+        differences = sorted(set(shapes.items()) ^ set(own.items()))
+        raise ValueError(f"{source.name}: the chain's weights do not fit its configs: {differences}")
+    module.load_state_dict(weights, strict=False)
+    return module, report
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file as sentence-transformers does."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

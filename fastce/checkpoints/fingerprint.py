@@ -1,0 +1,69 @@
+"""What tells a file of weights from another that was put in its place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SAMPLE_BYTES = 64
+"""Read at the beginning, in the middle and at the end of each tensor: training changes a tensor nearly everywhere."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A safetensors file as it was at one moment.
+
+    Attributes:
+        path: The file.
+        status: Its inode, size and time of change.
+        digest: Of its header and of samples of each tensor, for copies and other machines.
+    """
+
+    path: str
+    status: tuple[int, int, int]
+    digest: bytes
+
+    @classmethod
+    def of(cls, path: str) -> Fingerprint:
+        """Takes the fingerprint of a file that safetensors can read.
+
+        Raises:
+            OSError: It can't be read.
+        """
+        with open(path, "rb") as file:
+            digest = hashlib.blake2b(digest_size=16)
+            for part in telling_parts(file.fileno()):
+                digest.update(part)
+            return cls(path, status_of(os.fstat(file.fileno())), digest.digest())
+
+    def check(self) -> None:
+        """Raises RuntimeError, naming the file, where it is gone or holds something else."""
+        try:
+            if status_of(os.stat(self.path)) == self.status or Fingerprint.of(self.path).digest == self.digest:
+                return
+            change = "has changed"
+        except FileNotFoundError:
+            change = "is gone"
+        except (OSError, ValueError) as error:
+            change = f"has changed and can't be read any more ({error})"
+        raise RuntimeError(f"{self.path} {change} since the model was loaded; load it again")
+
+
+def status_of(status: os.stat_result) -> tuple[int, int, int]:
+    """What differs when a file has been replaced or written to."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def telling_parts(file: int) -> Iterator[bytes]:
+    """A safetensors file's header, and samples of its tensors."""
+    size = int.from_bytes(os.pread(file, 8, 0), "little")
+    header = os.pread(file, min(size, os.fstat(file).st_size), 8)
+    yield header
+    for tensor in json.loads(header).values():
+        if "data_offsets" in tensor:
+            begin, end = tensor["data_offsets"]
+            for at in (begin, (begin + end) // 2, max(begin, end - SAMPLE_BYTES)):
+                yield os.pread(file, min(SAMPLE_BYTES, end - begin), 8 + size + at)

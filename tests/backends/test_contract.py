@@ -1,0 +1,154 @@
+"""Every backend over every feature that it says it has, on ragged lengths, against the reference ops in float64."""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import LENGTHS, NETWORKS, Parameters, chosen, random_batch, request
+from tolerance import BF16_NOISE, GRADIENT, INT8_NOISE, LOGITS, close_to, relative_noise
+
+from fastce.backends.base import BACKENDS, load_backend
+from fastce.backends.encoder import OpsEncoder
+from fastce.backends.reference import ops as reference_ops
+from fastce.checkpoints.network import Stored
+from fastce.features import FEATURES, features
+from fastce.packing import PackedBatch
+from fastce.spec import Precision
+from fastce.steps import program
+
+_core = pytest.importorskip("fastce._core", reason="the C++ module was not built")
+
+LEVELS: list[str] = _core.isa_levels()
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+OWN = ("cpp", "reference")
+"""The backends that compute from a description."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """PyTorch's threads cost the small networks far more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def double_logits(name: str, batch: PackedBatch, *, grad: bool) -> tuple[torch.Tensor, Parameters]:
+    """The definition: the reference ops in float64, and the parameters."""
+    module = Parameters(*NETWORKS[name], dtype=torch.float64)
+    stored = {key: Stored(parameter) for key, parameter in module.by_name.items()}
+    encoder = OpsEncoder(reference_ops, program(*NETWORKS[name]), stored, torch.device("cpu"), module.eval())
+    with torch.set_grad_enabled(grad):
+        return encoder.training_logits(batch), module
+
+
+@cache
+def exact(name: str) -> tuple[PackedBatch, torch.Tensor]:
+    """A batch and its logits in float64."""
+    batch = random_batch(NETWORKS[name][0], LENGTHS)
+    return batch, double_logits(name, batch, grad=False)[0]
+
+
+def engine(name: str, module: Parameters, precision: Precision) -> Any:
+    """The C++ engine of a network."""
+    return load_backend("cpp").build(request(NETWORKS[name], module, precision))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_of_the_reference_in_float32(name: str) -> None:
+    batch, expected = exact(name)
+    found = load_backend("reference").build(request(NETWORKS[name], Parameters(*NETWORKS[name]))).logits(batch)
+    assert found.dtype == torch.float32
+    assert close_to(found.double(), expected, LOGITS)
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_of_the_engine(name: str, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTCE_ISA", isa)
+    batch, expected = exact(name)
+    assert expected.std() > 0.1, "a network whose logits are alike tests nothing"
+    module = Parameters(*NETWORKS[name])
+    logits = {precision: engine(name, module, precision).logits(batch, 1).double() for precision in PRECISIONS}
+    assert close_to(logits["fp32"], expected, LOGITS)
+    for precision, tolerance in (("bf16", BF16_NOISE), ("int8", INT8_NOISE)):
+        noise = relative_noise(logits[precision], expected)
+        assert 0.0 < noise <= tolerance, f"{precision}: {noise:.4f}"
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_pair_depends_on_itself_alone(name: str, precision: Precision) -> None:
+    encoder = engine(name, Parameters(*NETWORKS[name]), precision)
+    batch = random_batch(NETWORKS[name][0], LENGTHS)
+    expected = encoder.logits(batch, 1)
+    order = np.random.default_rng(1).permutation(len(LENGTHS)).tolist()
+    for num_threads in (2, 5, 40):
+        assert torch.equal(encoder.logits(chosen(batch, order), num_threads), expected[order])
+    for pair in range(0, len(LENGTHS), 3):
+        assert torch.equal(encoder.logits(chosen(batch, [pair]), pair % 5 + 1)[0], expected[pair])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_shared_layers_equal_layers_with_the_same_weights(precision: Precision) -> None:
+    shared, head = NETWORKS["shared layers"]
+    own = replace(shared, layers=tuple(replace(layer, stored=None) for layer in shared.layers))
+    module, copies = Parameters(shared, head), Parameters(own, head)
+    with torch.no_grad():
+        for name, parameter in copies.by_name.items():
+            number = shared.layers[int(name.split(".")[1])].stored if name.startswith("layers.") else None
+            parameter.copy_(module.by_name[re.sub(r"layers\.\d+", f"layers.{number}", name)])
+    batch = random_batch(shared, LENGTHS)
+    expected = load_backend("cpp").build(request((own, head), copies, precision)).logits(batch)
+    assert torch.equal(engine("shared layers", module, precision).logits(batch), expected)
+
+
+def test_memory_is_linear_in_the_length() -> None:
+    """8,192 tokens in windows: twice as many scores as tokens times 8,192 would be 8 GB in float32."""
+    encoder, head = NETWORKS["as ModernBERT"]
+    module = Parameters(encoder, head)
+    batch = random_batch(encoder, [8192, 5])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    expected, _ = double_logits("as ModernBERT", batch, grad=False)
+    found = engine("as ModernBERT", module, "fp32").logits(batch)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
+    assert close_to(found.double(), expected, LOGITS)
+
+
+@pytest.mark.parametrize("backend", OWN)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients(name: str, backend: str) -> None:
+    batch = random_batch(NETWORKS[name][0], LENGTHS)
+    expected, reference = double_logits(name, batch, grad=True)
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    (expected * weights).sum().backward()
+    module = Parameters(*NETWORKS[name])
+    encoder = load_backend(backend).build_trainable(request(NETWORKS[name], module.eval(), training=True))
+    found = encoder.training_logits(batch)
+    assert close_to(found.detach().double(), expected.detach(), LOGITS)
+    (found * weights.float()).sum().backward()
+    # What cancels in the softmax, such as the bias of the keys, has a gradient of 0 with the rounding noise of others.
+    floor = 1e-2 * max(float(parameter.grad.abs().max()) for parameter in reference.parameters())
+    for key, parameter in reference.by_name.items():
+        gradient = module.by_name[key].grad
+        assert gradient is not None, key
+        largest = parameter.grad.abs().max().clamp(min=floor)
+        assert (gradient - parameter.grad).abs().max() <= GRADIENT * largest, key
+
+
+def test_every_feature_of_a_backend_is_tried() -> None:
+    asked = frozenset().union(*(features(*parts) for parts in NETWORKS.values()))
+    for name in OWN:
+        can = import_module(BACKENDS[name]).CAN
+        tried = can & asked
+        assert can - tried <= {"Attention.qk_norm"}, "features that no network here asks for"
+        assert can <= FEATURES.keys()
