@@ -155,9 +155,7 @@ def test_a_folder_without_the_tokenizers_files(tiny: Tiny, tmp_path: Path, famil
     with pytest.raises(ValueError, match=r"model: its tokenizer's files are missing or broken"):
         CrossEncoder(directory)
     (directory / "tokenizer_config.json").unlink()
-    with pytest.raises(
-        ValueError, match=r"model: its tokenizer('s files are missing| knows \d tokens, all special)"
-    ):
+    with pytest.raises(ValueError, match=r"model: its tokenizer('s files are missing| knows \d tokens, all special)"):
         CrossEncoder(directory)
 
 
