@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastce.backends.base import available_backends
     from fastce.cross_encoder import CrossEncoder
     from fastce.options import ModelOptions
-    from fastce.settings import set_num_threads
+    from fastce.threads import set_num_threads
     from fastce.training.input_example import InputExample
 
 __all__ = ["CrossEncoder", "InputExample", "ModelOptions", "__version__", "available_backends", "set_num_threads"]
@@ -28,7 +28,7 @@ _HOMES = {
     "ModelOptions": "fastce.options",
     "InputExample": "fastce.training.input_example",
     "available_backends": "fastce.backends.base",
-    "set_num_threads": "fastce.settings",
+    "set_num_threads": "fastce.threads",
 }
 
 

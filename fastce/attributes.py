@@ -8,7 +8,7 @@ from torch import nn
 
 from fastce import legacy, scoring
 from fastce.checkpoints.network import capped_length, length_limit
-from fastce.inputs import check_positive
+from fastce.checks import check_positive
 from fastce.pipeline import Pipeline
 
 CONSTRUCTOR_ONLY = (

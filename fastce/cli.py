@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -86,8 +85,8 @@ def score(
     columns = None if text_columns is None else two_names(text_columns)
     encoder = load(model, max_length, backend, precision, threads)
     try:
-        with closing(read_pairs(source, columns, has_header=not no_header)) as pairs:
-            score_stream(encoder, source, target, pairs, batch_size=batch_size, max_batch_tokens=max_batch_tokens)
+        pairs = read_pairs(source, columns, has_header=not no_header)
+        score_stream(encoder, source, target, pairs, batch_size=batch_size, max_batch_tokens=max_batch_tokens)
     except BrokenPipeError:
         raise  # nobody reads on, which is no fault; the command line ends quietly
     except (ValueError, TypeError, OSError) as error:
@@ -190,7 +189,8 @@ def info() -> None:
     import torch
 
     from fastce.backends.base import available_backends
-    from fastce.settings import cpp_facts, default_device, default_num_threads
+    from fastce.environment import cpp_facts, default_device
+    from fastce.threads import chosen_num_threads
 
     typer.echo(f"fastce {fastce.__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}")
     try:
@@ -204,7 +204,7 @@ def info() -> None:
         for name, found in available_backends(precision=precision, device=str(device)).items():
             typer.echo(f"backend {name}, {precision} on {device}: {'; '.join(found.reasons) or 'available'}")
     if "threads" not in facts:
-        typer.echo(f"threads: {default_num_threads() or torch.get_num_threads()}")
+        typer.echo(f"threads: {chosen_num_threads() or torch.get_num_threads()}")
 
 
 def load(model: str, max_length: int | None, backend: str, precision: str, threads: int | None) -> fastce.CrossEncoder:
@@ -237,7 +237,7 @@ def two_names(text: str) -> tuple[str, str]:
 
 def precision_option(text: str) -> Precision:
     """A precision that the command line names, or the end of the program."""
-    from fastce.inputs import check_precision
+    from fastce.checks import check_precision
 
     try:
         return check_precision(text)

@@ -18,11 +18,14 @@ from fastce.checkpoints.metadata import Metadata
 from fastce.checkpoints.network import head_names, length_limit
 from fastce.checkpoints.saving import push_checkpoint, save_checkpoint
 from fastce.checkpoints.source import Source, errors_of_files
-from fastce.inputs import check_positive, check_precision, check_text, check_texts, choose_prompt, split_pairs
+from fastce.checks import check_positive, check_precision, check_text
+from fastce.environment import default_device
+from fastce.inputs import check_texts, choose_prompt, split_pairs
 from fastce.packing import MAX_BATCH_TOKENS
 from fastce.pipeline import BatchLimits, Pipeline
-from fastce.settings import default_device, default_num_threads, progress_bar
+from fastce.progress import progress_bar
 from fastce.spec import Precision
+from fastce.threads import chosen_num_threads
 from fastce.training.fit_mixin import FitMixin
 
 
@@ -108,7 +111,7 @@ class CrossEncoder(FitMixin, Attributes):
             )
         if num_threads is not None:
             check_positive(num_threads, "num_threads")
-        default_num_threads()  # a wrong environment variable says so now
+        chosen_num_threads()  # a wrong environment variable says so now
         self.pipeline = Pipeline(checkpoint, backend, asked or check_precision(precision), num_threads)
         stored = checkpoint.metadata
         self.prompts = dict(stored.prompts) | dict({} if prompts is None else prompts)

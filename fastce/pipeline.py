@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from fastce.backends.base import Request, check_backend
 from fastce.backends.cache import Built, EncoderCache
 from fastce.checkpoints.checkpoint import Checkpoint
-from fastce.inputs import check_positive
+from fastce.checks import check_positive
 from fastce.packing import MAX_BATCH_TOKENS, length_ordered_batches, pack
-from fastce.settings import default_num_threads
 from fastce.spec import Precision
+from fastce.threads import chosen_num_threads
 from fastce.tokenization import PairTokenizer, TokenizedPairs
+
+T = TypeVar("T")
 
 Window = tuple[Sequence[str], Sequence[str]]
 """First texts and second texts, as many."""
@@ -78,7 +81,7 @@ class Pipeline:
     def description(self) -> str:
         """What runs, on what and how, and what is against faster backends."""
         built = self.built_encoder()
-        threads = default_num_threads() if self.num_threads is None else self.num_threads
+        threads = chosen_num_threads() if self.num_threads is None else self.num_threads
         device, number = str(self.checkpoint.device), "all" if threads is None else threads
         facts = f"backend={built.backend!r}, precision={self.precision!r}, device={device!r}, num_threads={number}"
         against = [f"not {name}: {', '.join(found.reasons)}" for name, found in built.choice.passed_over.items()]
@@ -123,11 +126,10 @@ class Pipeline:
             return None if window is None else self._tokenize_window(window, max_length)
 
         tokenized = following()
-        with ThreadPoolExecutor(1, thread_name_prefix="fastce-tokenizer") as executor:
-            while tokenized is not None:
-                ahead = executor.submit(following)
-                yield self._compute(tokenized, limits, advance)
-                tokenized = ahead.result()
+        while tokenized is not None:
+            ahead = in_background(following)
+            yield self._compute(tokenized, limits, advance)
+            tokenized = ahead.result()
 
     def _tokenize_window(self, window: Window, max_length: int) -> Tokenized:
         number: dict[tuple[str, str], int] = {}
@@ -142,9 +144,23 @@ class Pipeline:
         logits = torch.empty(
             len(pairs), self.checkpoint.config.num_labels, dtype=torch.float32, device=self.checkpoint.device
         )
-        num_threads = default_num_threads() if self.num_threads is None else self.num_threads
+        num_threads = chosen_num_threads() if self.num_threads is None else self.num_threads
         for indices in length_ordered_batches(pairs.lengths, *limits):
             logits[indices] = built.encoder.logits(pack(pairs, indices, built.positions), num_threads)
             advance(len(indices))
         advance(len(distinct) - len(pairs))
         return logits[distinct]
+
+
+def in_background(function: Callable[[], T]) -> Future[T]:
+    """Calls a function in a thread that nobody waits for at the end: a source that has nothing to give may block it."""
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(function())
+        except BaseException as error:  # for whoever asks for the result
+            result.set_exception(error)
+
+    Thread(target=run, name="fastce-reader", daemon=True).start()
+    return result

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastce.inputs import check_function, describe
+from fastce.checks import check_function, describe
 
 ActivationFn = Callable[[torch.Tensor], torch.Tensor]
 Scores = np.ndarray | torch.Tensor | list[torch.Tensor] | np.floating[Any]

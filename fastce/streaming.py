@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastce.packing import MAX_BATCH_TOKENS
-from fastce.settings import progress_bar
+from fastce.progress import progress_bar
 
 if TYPE_CHECKING:
     from fastce.cross_encoder import CrossEncoder

@@ -12,7 +12,8 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 
-from fastce.inputs import check_positive, check_precision, check_texts, split_pairs
+from fastce.checks import check_positive, check_precision
+from fastce.inputs import check_texts, split_pairs
 from fastce.spec import PRECISIONS
 
 FRAME = pd.DataFrame({"first": ["a", "c"], "second": ["b", "d"]}, index=[7, 7])

@@ -21,7 +21,7 @@ from unittest.mock import patch
 import typer
 
 from fastce.pair_files import read_pairs
-from fastce.settings import torch_threads
+from fastce.threads import torch_threads
 from fastce.training.threads import SharedThreads
 
 BATCH_SIZE = 16

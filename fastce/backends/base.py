@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from fastce.checkpoints.network import Network
+from fastce.checks import check_precision
 from fastce.features import features, missing
-from fastce.inputs import check_precision
 from fastce.packing import PackedBatch
 from fastce.spec import Precision
 

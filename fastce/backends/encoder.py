@@ -12,9 +12,9 @@ from fastce.backends.ops import Ops
 from fastce.backends.weights import Weights, products
 from fastce.checkpoints.network import Stored
 from fastce.packing import PackedBatch, Spans
-from fastce.settings import torch_threads
 from fastce.spec import Dense, Dropout, HeadSpec, Normalize, Pooling
 from fastce.steps import Attend, Feed, Program
+from fastce.threads import torch_threads
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """The stream, and what the next sublayer reads."""

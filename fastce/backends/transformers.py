@@ -12,7 +12,7 @@ import torch
 from fastce.backends.base import Request
 from fastce.backends.reference.engine import compute_dtype
 from fastce.packing import PackedBatch
-from fastce.settings import torch_threads
+from fastce.threads import torch_threads
 
 
 class TransformersEncoder:

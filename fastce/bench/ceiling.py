@@ -6,10 +6,7 @@ from importlib import import_module
 from time import perf_counter
 from typing import Any
 
-from fastce.spec import Precision
-
-NUMBER_FORMATS: dict[Precision, str] = {"fp32": "fp32", "bf16": "bf16", "fp16": "bf16", "int8": "int8"}
-"""What a precision's matrix products multiply; CPUs have no fast float16 arithmetic."""
+from fastce.spec import ON_CPU, Precision
 
 SECONDS = 0.01
 """A measurement lasts so long at least, so that the clock's resolution and the start don't count."""
@@ -33,7 +30,7 @@ def peak_operations_per_second(precision: Precision, threads: int) -> float | No
         return None
     if not hasattr(core, "peak_kernel"):
         return None
-    number_format, level = NUMBER_FORMATS[precision], core.choose_level()
+    number_format, level = ON_CPU[precision], core.choose_level()
     steps, seconds = 1000, 0.0
     while seconds < SECONDS:
         steps *= 4

@@ -23,7 +23,7 @@ from fastce.bench.results import Report, Result
 from fastce.bench.systems.base import SYSTEMS, Task
 from fastce.bench.workload import Workload, make_workload, ranking_pairs
 from fastce.checkpoints.network import capped_length, length_limit
-from fastce.settings import progress_bar
+from fastce.progress import progress_bar
 from fastce.spec import Precision
 
 SAMPLE = 300

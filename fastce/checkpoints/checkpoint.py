@@ -15,7 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from fastce.checkpoints.adapters import adapter_state, merged_module
 from fastce.checkpoints.fingerprint import Fingerprint
 from fastce.checkpoints.metadata import Metadata
-from fastce.checkpoints.network import Network, describe
+from fastce.checkpoints.network import Network, network_of
 from fastce.checkpoints.untouched import interference, parts_of, signature
 
 
@@ -109,7 +109,7 @@ class Checkpoint:
                 self.check_file()
             network = None if with_module or self._module is not None else self._read()
             if network is None:
-                network = describe(self.module) if with_module else self._merged_network()
+                network = network_of(self.module) if with_module else self._merged_network()
             elif network.file is not None:
                 self._file = self._file or network.file
                 self.check_file()
@@ -119,7 +119,7 @@ class Checkpoint:
         if objection := interference(self.module):  # merging would drop the hooks of adapted parts
             return Network(self.module, objection)
         try:
-            return describe(merged_module(self.module))
+            return network_of(merged_module(self.module))
         except ValueError as error:
             return Network(self.module, str(error))
 

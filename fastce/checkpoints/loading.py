@@ -27,7 +27,7 @@ from fastce.checkpoints.reading import (
 from fastce.checkpoints.sizes import check_number_of_labels, check_sizes
 from fastce.checkpoints.source import Source, errors_of_files, find_file
 from fastce.checkpoints.untouched import own_code
-from fastce.inputs import check_precision
+from fastce.checks import check_precision
 from fastce.spec import Precision
 from fastce.steps import num_labels as labels_of
 
@@ -223,7 +223,7 @@ def load_module(source: Source, config: Any, chain: Chain | None, model_kwargs: 
         for tensor in (*module.parameters(), *module.buffers()):
             tensor.data = tensor.data.clone()
     check_weights_fit(source.name, module, report, shapes_may_differ)
-    check_finite(source.name, module)
+    check_finite_weights(source.name, module)
     return module.eval()
 
 
@@ -273,7 +273,7 @@ def check_weights_fit(name: str, module: Any, report: Mapping[str, Any], shapes_
         raise ValueError(f"{name}: the weights do not fit the config. " + ". ".join(faults))
 
 
-def check_finite(name: str, module: torch.nn.Module) -> None:
+def check_finite_weights(name: str, module: torch.nn.Module) -> None:
     """Raises ValueError with every weight that holds NaN or infinity."""
     broken = [key for key, value in module.named_parameters() if not is_finite(value)]
     if broken:

@@ -107,7 +107,7 @@ class Network:
         return None if isinstance(self.understood, str) else self.understood.encoder.embeddings.positions
 
 
-def describe(module: Any) -> Network:
+def network_of(module: Any) -> Network:
     """Describes a Hugging Face sequence-classification module; never fails, a sentence says what is unknown."""
     try:
         return Network(module, description_of(module))

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastce.inputs import check_elements, check_pair, describe
+from fastce.checks import describe
+from fastce.inputs import check_elements, check_pair
 
 if TYPE_CHECKING:
     from typing import Self
@@ -228,7 +229,7 @@ def predicted_scores(
         shapes = {1: f"[{len(pairs)}]", 2: f"[{len(pairs)}, num_labels]"}
         expected = " or ".join(shapes[dimension] for dimension in sorted(dimensions))
         raise ValueError(f"predict: expected scores of shape {expected}, got {list(scores.shape)}")
-    check_finite(scores, "predict")
+    check_finite_array(scores, "predict")
     return scores
 
 
@@ -253,11 +254,11 @@ def check_numbers(values: Iterable[Any], place: str) -> NDArray[Any]:
         raise TypeError(f"{place}[{index}]: expected a number, got {describe(found[index])}")
     if array.ndim != 1:
         raise ValueError(f"{place}: expected a list of numbers, got one of shape {list(array.shape)}")
-    check_finite(array, place)
+    check_finite_array(array, place)
     return array
 
 
-def check_finite(array: NDArray[Any], place: str) -> None:
+def check_finite_array(array: NDArray[Any], place: str) -> None:
     """Raises ValueError for infinities and NaN, and says where the first one is."""
     positions = np.argwhere(~np.isfinite(array))
     if len(positions):

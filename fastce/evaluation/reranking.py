@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastce import legacy
+from fastce.checks import check_positive, check_text, describe
 from fastce.evaluation import metrics
 from fastce.evaluation.evaluator import DictionaryEvaluator, FloatEvaluator, predicted_scores
-from fastce.inputs import check_positive, check_text, check_texts, describe
+from fastce.inputs import check_texts
 
 
 class Sample(NamedTuple):

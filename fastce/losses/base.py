@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fastce.inputs import check_number, check_texts, describe, is_sequence
+from fastce.checks import check_number, describe, is_sequence
+from fastce.inputs import check_texts
 from fastce.scoring import check_activation
 from fastce.training.input_example import InputExample
 
@@ -126,10 +127,10 @@ def check_numbers(values: Any, place: str) -> list[float]:
     found = values.tolist() if hasattr(values, "tolist") else values
     if not is_sequence(found):
         raise TypeError(f"{place}: expected a list of numbers, got {describe(values)}")
-    return [check_finite(value, f"{place}[{index}]") for index, value in enumerate(found)]
+    return [check_finite_number(value, f"{place}[{index}]") for index, value in enumerate(found)]
 
 
-def check_finite(value: Any, place: str) -> float:
+def check_finite_number(value: Any, place: str) -> float:
     """Returns `value` as a number of Python.
 
     Raises:

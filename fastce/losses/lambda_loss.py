@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastce.inputs import check_positive, describe
+from fastce.checks import check_positive, describe
 from fastce.losses.base import Activation
 from fastce.losses.listwise import ListwiseLoss
 from fastce.losses.weighting import BaseWeightingScheme, NDCGLoss2PPScheme, NoWeightingScheme

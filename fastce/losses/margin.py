@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastce.inputs import describe
+from fastce.checks import describe
 from fastce.losses.base import (
     Activation,
     Loss,
     ScoredPairs,
-    check_finite,
+    check_finite_number,
     check_numbers,
     numbered,
     query_and_documents,
@@ -94,7 +94,7 @@ def margins(label: Any, num_negatives: int, place: str) -> Tensor:
         ValueError: A number is infinite or NaN, or there are not as many as margins or as documents.
     """
     several = hasattr(label, "__len__") and getattr(label, "ndim", 1) > 0  # a tensor of one number has no length
-    numbers = check_numbers(label, place) if several else [check_finite(label, place)]
+    numbers = check_numbers(label, place) if several else [check_finite_number(label, place)]
     values = torch.tensor(numbers, dtype=torch.float)
     if len(numbers) == num_negatives:
         return values

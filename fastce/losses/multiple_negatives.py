@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastce.inputs import check_positive
+from fastce.checks import check_positive
 from fastce.losses.base import Activation, Loss, ScoredPairs, numbered, query_and_documents
 from fastce.training.input_example import InputExample
 

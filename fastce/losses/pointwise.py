@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastce.inputs import check_pair, describe, is_sequence
-from fastce.losses.base import Activation, Loss, ScoredPairs, check_finite, check_numbers, numbered
+from fastce.checks import describe, is_sequence
+from fastce.inputs import check_pair
+from fastce.losses.base import Activation, Loss, ScoredPairs, check_finite_number, check_numbers, numbered
 from fastce.training.input_example import InputExample
 
 SUM_TOLERANCE = 1e-3
@@ -200,7 +201,7 @@ def check_score(label: Any, num_labels: int, place: str) -> float:
         TypeError: It is no number.
         ValueError: It is infinite or NaN.
     """
-    return check_finite(label, place)
+    return check_finite_number(label, place)
 
 
 def check_class(label: Any, num_labels: int, place: str) -> float:
@@ -212,7 +213,7 @@ def check_class(label: Any, num_labels: int, place: str) -> float:
     """
     if is_sequence(label):
         raise TypeError(f"{place}: expected a class from 0 to {num_labels - 1}, got {describe(label)}")
-    number = check_finite(label, place)
+    number = check_finite_number(label, place)
     if number != int(number) or not 0 <= number < num_labels:
         raise ValueError(f"{place}: expected a class from 0 to {num_labels - 1}, got {number}")
     return number

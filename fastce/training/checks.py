@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from fastce.checks import check_function, check_number, check_positive, describe
 from fastce.evaluation.evaluator import Evaluator, check_binary
-from fastce.inputs import check_function, check_number, check_positive, describe
 from fastce.training.options import FitOptions
 
 THEIRS_OF_ONE_LABEL = {"CrossEncoderCorrelationEvaluator", "CrossEncoderRerankingEvaluator"}

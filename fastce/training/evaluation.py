@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastce.inputs import check_number
+from fastce.checks import check_number
 from fastce.training.model import TrainableModel
 from fastce.training.options import FitOptions
 

@@ -13,8 +13,8 @@ import torch
 from transformers import set_seed
 
 from fastce.checkpoints.adapters import merged_module
-from fastce.inputs import describe, is_sequence
-from fastce.settings import progress_bar
+from fastce.checks import describe, is_sequence
+from fastce.progress import progress_bar
 from fastce.tokenization import PairTokenizer
 from fastce.training.batches import AHEAD, WINDOW, grouped_by_length, prepared
 from fastce.training.checks import check_dataloader, check_evaluator, check_options, shape_of

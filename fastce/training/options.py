@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastce.inputs import describe
+from fastce.checks import describe
 from fastce.scoring import check_activation
 
 REPORTED_STEPS = 50

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import optimization
 
-from fastce.inputs import check_text
+from fastce.checks import check_text
 
 SCHEDULERS: dict[str, Callable[[Optimizer, int, int], LRScheduler]] = {
     "constantlr": lambda optimizer, warmup, total: optimization.get_constant_schedule(optimizer),

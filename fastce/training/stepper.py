@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fastce.backends.base import TrainableEncoder
-from fastce.inputs import describe
+from fastce.checks import describe
 from fastce.losses.base import ScoredPairs
 from fastce.losses.pointwise import make_loss
 from fastce.packing import pack

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from fastce.settings import torch_threads, usable_cpus
+from fastce.threads import torch_threads, usable_cpus
 
 STAT = Path("/proc/stat")
 

@@ -20,7 +20,7 @@ from tolerance import BF16_NOISE, INT8_NOISE, LOGITS, close_to, relative_noise
 from fastce import CrossEncoder, available_backends
 from fastce.backends.base import Request, load_backend
 from fastce.backends.cpp import engine
-from fastce.checkpoints.network import describe
+from fastce.checkpoints.network import network_of
 from fastce.packing import PackedBatch, Spans
 from fastce.spec import Precision
 from fastce.steps import program
@@ -34,11 +34,11 @@ Tiny = Callable[..., str]
 
 
 def build(module: Any, precision: Precision = "fp32", backend: str = "cpp") -> Any:
-    return load_backend(backend).build(Request(describe(module), precision, torch.device("cpu")))
+    return load_backend(backend).build(Request(network_of(module), precision, torch.device("cpu")))
 
 
 def batch_for(module: Any, lengths: list[int]) -> PackedBatch:
-    return random_batch(describe(module).description.encoder, lengths)
+    return random_batch(network_of(module).description.encoder, lengths)
 
 
 @pytest.fixture(params=LEVELS)
@@ -187,7 +187,7 @@ def test_a_batch_that_cannot_be() -> None:
 
 
 def test_weights_that_cannot_be() -> None:
-    description = describe(make_tiny_model("bert")).description
+    description = network_of(make_tiny_model("bert")).description
     network = program(description.encoder, description.head)
     arrays = {name: stored.tensor.detach().numpy() for name, stored in description.weights.items()}
     name = "layers.1.query.weight"

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, ModernBertConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from fastce.checkpoints.family import Place, places, stored_shapes
-from fastce.checkpoints.network import FAMILIES, describe
+from fastce.checkpoints.network import FAMILIES, network_of
 from fastce.checkpoints.rotary import rotary_embedding
 
 
@@ -24,7 +24,7 @@ def test_every_family_knows_the_shapes_of_its_weights(family: str) -> None:
     found = places(known.classifier_names, encoder, head)
     expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     assert stored_shapes(found, encoder, head) == expected
-    stored = describe(module).description.weights
+    stored = network_of(module).description.weights
     assert stored.keys() == found.keys()
     for name, place in found.items():
         whole = module.get_parameter(place.name)

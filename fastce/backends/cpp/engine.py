@@ -14,14 +14,11 @@ from fastce.checkpoints.network import Description
 from fastce.features import features_of
 from fastce.installation import why_without_module
 from fastce.packing import PackedBatch
-from fastce.spec import Precision
+from fastce.spec import ON_CPU, Precision
 from fastce.steps import program
 
 if TYPE_CHECKING:
     from fastce import _core
-
-FORMATS: dict[Precision, str] = {"fp32": "fp32", "bf16": "bf16", "fp16": "bf16", "int8": "int8"}
-"""What the layers' products compute in. CPUs have no fast float16 arithmetic, so fp16 means bfloat16 as well."""
 
 
 CAN = features_of(
@@ -46,7 +43,7 @@ class CppEncoder:
 
         arrays = {name: stored.tensor.detach().float().numpy() for name, stored in description.weights.items()}
         network = program(description.encoder, description.head)
-        self.core: _core.Encoder = _core.Encoder(network, arrays, FORMATS[precision])
+        self.core: _core.Encoder = _core.Encoder(network, arrays, ON_CPU[precision])
 
     def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
         """See `Encoder`. By default takes `OMP_NUM_THREADS`, else every CPU that the process may use."""

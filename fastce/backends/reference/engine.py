@@ -13,7 +13,7 @@ from fastce.backends.reference import ops
 from fastce.checkpoints.network import Description, Stored
 from fastce.features import features_of
 from fastce.parameters import parameters
-from fastce.spec import Precision
+from fastce.spec import ON_CPU, Precision
 from fastce.steps import program
 
 if TYPE_CHECKING:
@@ -35,11 +35,12 @@ CAN = features_of(
 )
 
 
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype of the matrix products. CPUs have no fast float16 arithmetic, so there fp16 means bfloat16."""
-    if precision == "fp16" and device.type != "cpu":
-        return torch.float16
-    return torch.float32 if precision == "fp32" else torch.bfloat16
+    """The dtype of the matrix products."""
+    return DTYPES[ON_CPU[precision] if device.type == "cpu" else precision]
 
 
 def converted(description: Description, dtype: torch.dtype, device: torch.device, *, own: bool) -> Mapping[str, Stored]:

@@ -9,7 +9,8 @@ import torch
 from tiny_models import PAIRS, make_tokenizer
 
 from fastce import CrossEncoder, available_backends
-from fastce.settings import cpp_facts, torch_threads
+from fastce.environment import cpp_facts
+from fastce.threads import torch_threads
 
 Tiny = Callable[..., str]
 

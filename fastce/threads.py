@@ -1,26 +1,15 @@
-"""What the environment and the caller say about how to run."""
+"""How many CPU threads work: what the caller and the environment say, and torch's own number."""
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
-from fastce.inputs import check_positive
-
-
-def default_device() -> torch.device:
-    """The best device at hand: CUDA, else Apple's GPU, else the CPU."""
-    if torch.cuda.is_available():
-        rank = os.environ.get("LOCAL_RANK")  # of a process that shares a run with others on this machine
-        return torch.device("cuda" if rank is None else f"cuda:{rank}")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
+from fastce.checks import check_positive
 
 _chosen_num_threads: int | None = None
 
@@ -39,7 +28,7 @@ def set_num_threads(number: int | None) -> None:
     _chosen_num_threads = None if number is None else check_positive(number, "number")
 
 
-def default_num_threads() -> int | None:
+def chosen_num_threads() -> int | None:
     """Threads asked for by `set_num_threads` or `FASTCE_NUM_THREADS`; None leaves the number to the backend.
 
     Raises:
@@ -62,23 +51,6 @@ def usable_cpus() -> int:
     except ImportError:
         return len(os.sched_getaffinity(0))
     return _core.usable_cpus()
-
-
-def cpp_facts() -> dict[str, str]:
-    """What the C++ module says of itself and of this machine, by name.
-
-    Raises:
-        ValueError: `FASTCE_ISA` names a level that the processor lacks.
-    """
-    try:
-        from fastce import _core
-    except ImportError:
-        return {"C++ module": "not built"}
-    return {
-        "C++ module": "built",
-        "ISA level": f"{_core.choose_level()} of {', '.join(_core.isa_levels())}",
-        "threads": str(_core.default_num_threads()),
-    }
 
 
 _threads_lock = threading.Lock()
@@ -117,19 +89,3 @@ def torch_threads(number: int | None) -> Iterator[None]:
                 _threads_before.clear()
             else:
                 _threads_before.pop()
-
-
-def progress_bar(show: bool | None, *, total: int | None, description: str, unit: str) -> Any:
-    """A tqdm bar on stderr, to be used in a `with` statement.
-
-    Args:
-        show: Whether to show it; None shows it where fastce's logger is at INFO or below.
-        total: Units of work; None where nobody knows.
-        description: What is being done.
-        unit: What is counted.
-    """
-    from tqdm.auto import tqdm
-
-    if show is None:
-        show = logging.getLogger("fastce").getEffectiveLevel() <= logging.INFO
-    return tqdm(total=total, desc=description, unit=unit, disable=not show)
