@@ -74,7 +74,7 @@ check: $(STAMP)  ## lint, format and type checks, changing nothing
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
 
-# A program of its own, whose many packages are none of fastce's. It asks pypi.org, and is strict: where nobody answers for a
+# A program of its own, whose many packages are none of fastce's. It asks the package index, and is strict: where nobody answers for a
 # package, that is no success.
 audit:  ## look the pinned packages up among known vulnerabilities
 	test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit; }

@@ -77,6 +77,14 @@ def read_pairs(
             yield record[0], record[1]
 
 
+def open_standard_input() -> Any:
+    """Standard input as bytes, which stays open; or what somebody has put in its place."""
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except OSError:  # it has no file
+        return nullcontext(sys.stdin.buffer)
+
+
 @contextmanager
 def open_lines(source: str) -> Iterator[Iterator[str]]:
     """Opens a file, or standard input for `"-"`, which stays open, and gives its lines with their ends.
@@ -87,7 +95,8 @@ def open_lines(source: str) -> Iterator[Iterator[str]]:
         ValueError: A line is not encoded so; the message says which.
         OSError: The file can't be read.
     """
-    with nullcontext(sys.stdin.buffer) if source == "-" else open(source, "rb") as stream:
+    # Of standard input a file of our own: Python's is locked at the end where another thread still waits for a line.
+    with open_standard_input() if source == "-" else open(source, "rb") as stream:
         buffered = BufferedReader(cast(Any, stream))
         start = buffered.peek(4)
         encoding = next(name for mark, name in ENCODINGS.items() if start.startswith(mark))

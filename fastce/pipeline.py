@@ -80,7 +80,10 @@ class Pipeline:
     @property
     def description(self) -> str:
         """What runs, on what and how, and what is against faster backends."""
-        built = self.built_encoder()
+        try:
+            built = self.built_encoder()
+        except (ValueError, RuntimeError) as error:
+            return f"nothing runs it: {error}"
         threads = chosen_num_threads() if self.num_threads is None else self.num_threads
         device, number = str(self.checkpoint.device), "all" if threads is None else threads
         facts = f"backend={built.backend!r}, precision={self.precision!r}, device={device!r}, num_threads={number}"

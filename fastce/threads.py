@@ -49,7 +49,7 @@ def usable_cpus() -> int:
     try:
         from fastce import _core
     except ImportError:
-        return len(os.sched_getaffinity(0))
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return _core.usable_cpus()
 
 
@@ -65,7 +65,8 @@ def start_afresh_after_fork() -> None:
     torch.set_num_threads(1)
 
 
-os.register_at_fork(after_in_child=start_afresh_after_fork)
+if hasattr(os, "register_at_fork"):  # where processes can be forked
+    os.register_at_fork(after_in_child=start_afresh_after_fork)
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def test_another_tokenizer_can_be_put_in(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("options", [{"precision": "int8"}, {"backend": "torch"}, {"backend": "transformers"}])
+@pytest.mark.parametrize("options", [{"precision": "int8"}, {"backend": "reference"}, {"backend": "transformers"}])
 def test_the_default_dtype_of_torch_changes_nothing(tiny: Tiny, options: Any, dtype: torch.dtype) -> None:
     expected = CrossEncoder(tiny("bert"), **options).predict(PAIRS[:20])
     torch.set_default_dtype(dtype)

@@ -3,7 +3,7 @@
     git worktree add ../before COMMIT    # and build its C++ module there: python setup.py build_ext --inplace
     python benchmarks/end_to_end/bench_versions.py --before ../before --model FOLDER --pairs pairs.jsonl
 
-Both score the same pairs; the scores are compared first.
+Both score the same pairs, the scores are compared first, and then train on them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fastce.pair_files import read_pairs
 
 WORKER = """
 import json, os, sys, time
-from fastce import CrossEncoder
+from fastce import CrossEncoder, InputExample
 import fastce
 model, precision, threads = sys.argv[1:4]
 start = time.perf_counter()
@@ -31,11 +31,16 @@ loading = time.perf_counter() - start
 assert fastce.__file__.startswith(os.getcwd()), fastce.__file__
 print(json.dumps(loading), flush=True)
 for line in sys.stdin:
-    pairs, repeats = json.loads(line)
+    pairs, repeats, training = json.loads(line)
+    scores, examples = [], [InputExample(texts=pair, label=float(n % 2)) for n, pair in enumerate(pairs)]
+    batches = [examples[first : first + 16] for first in range(0, len(examples), 16)]
     start = time.perf_counter()
     for _ in range(repeats):
-        scores = encoder.predict(pairs, show_progress_bar=False)
-    print(json.dumps([(time.perf_counter() - start) / repeats, scores.tolist()]), flush=True)
+        if training:
+            encoder.fit(batches, warmup_steps=0, use_amp=precision == "bf16", show_progress_bar=False)
+        else:
+            scores = encoder.predict(pairs, show_progress_bar=False).tolist()
+    print(json.dumps([(time.perf_counter() - start) / repeats, scores]), flush=True)
 """
 
 
@@ -59,10 +64,10 @@ class Version:
         )
         self.loading: float = self._answer()
 
-    def predict(self, pairs: list[Any], repeats: int = 1) -> tuple[float, list[float]]:
-        """Seconds of a call, and the scores."""
+    def run(self, pairs: list[Any], repeats: int = 1, *, training: bool = False) -> tuple[float, list[float]]:
+        """Seconds of a call of `predict`, and the scores; or of `fit`."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps([pairs, repeats]) + "\n")
+        self.process.stdin.write(json.dumps([pairs, repeats, training]) + "\n")
         self.process.stdin.flush()
         seconds, scores = self._answer()
         return seconds, scores
@@ -90,13 +95,18 @@ def main(
         versions = [Version(folder.resolve(), model, name, str(threads)) for folder in (before, here)]
         for count in (1, 10, 100, num_pairs):
             part = chosen[:count]
-            results = [version.predict(part)[1] for version in versions]
+            results = [version.run(part)[1] for version in versions]
             difference = max(abs(a - b) for a, b in zip(*results, strict=True))
             calls = max(1, round(100 / count))
-            turns = [[version.predict(part, calls)[0] for version in versions] for _ in range(repeats)]
+            turns = [[version.run(part, calls)[0] for version in versions] for _ in range(repeats)]
             ratio = statistics.median(old / new for old, new in turns)
             old, new = (count / statistics.median(turn[side] for turn in turns) for side in (0, 1))
             typer.echo(f"| {name} | {count} | {old:.1f} | {new:.1f} | {ratio:.3f} | {difference:.1e} |")
+        if name in ("fp32", "bf16"):
+            turns = [[version.run(chosen, training=True)[0] for version in versions] for _ in range(repeats + 1)][1:]
+            ratio = statistics.median(old / new for old, new in turns)
+            old, new = (num_pairs / statistics.median(turn[side] for turn in turns) for side in (0, 1))
+            typer.echo(f"| {name} | fit, 16 a step | {old:.1f} | {new:.1f} | {ratio:.3f} | |")
         for version in versions:
             version.process.kill()
 

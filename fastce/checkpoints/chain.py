@@ -27,7 +27,11 @@ TRANSFORMER_FILE = "sentence_bert_config.json"
 MODULES_FILE = "modules.json"
 
 POOLINGS: dict[str, Pooling] = {"cls": "first", "mean": "mean", "lasttoken": "last"}
-LEGACY_POOLINGS = {f"pooling_mode_{name}": kind for name, kind in (("cls_token", "cls"), ("mean_tokens", "mean"))}
+LEGACY_POOLINGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "lasttoken",
+    "pooling_mode_mean_tokens": "mean",
+}
 ACTIVATIONS: dict[str, Activation | None] = {
     "Identity": None,
     "GELU": "gelu",
@@ -75,6 +79,8 @@ def read_chain(source: Source, modules: Sequence[dict[str, Any]]) -> Chain:
             f"{source.name}: this cross-encoder is a chain of {', '.join(kinds)}; fastce runs a Transformer for "
             "feature-extraction in the folder itself, a Pooling, and Dense, LayerNorm and Dropout"
         )
+    if transformer.get("do_lower_case", False):
+        raise ValueError(f"{source.name}/{TRANSFORMER_FILE}: do_lower_case=True, which fastce does not run")
     folders = [str(module["path"]) for module in modules[1:]]
     configs = [read_json(source, f"{folder}/config.json") for folder in folders]
     places = [f"{source.name}/{folder}" for folder in folders]
@@ -106,6 +112,8 @@ def head_step(kind: str, config: dict[str, Any], place: str) -> HeadStep:
         raise ValueError(f"{place}: a {kind} module is none of Dense, LayerNorm, Dropout")
     if config.get("use_residual", False):
         raise ValueError(f"{place}: use_residual=True, which fastce does not run")
+    if config.get("module_input_name", "sentence_embedding") != "sentence_embedding":
+        raise ValueError(f"{place}: it reads {config['module_input_name']!r}, not 'sentence_embedding'")
     name = str(config.get("activation_function", "torch.nn.Tanh"))
     if not name.startswith("torch.nn.") or name.rpartition(".")[2] not in ACTIVATIONS:
         raise ValueError(f"{place}: activation {name!r} is none of {', '.join(f'torch.nn.{a}' for a in ACTIVATIONS)}")

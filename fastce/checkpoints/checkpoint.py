@@ -135,7 +135,7 @@ class Checkpoint:
                 return self.device
             parts = list(parts_of(self._module))
             weights = [weight for part in parts for weight in part._parameters.values() if weight is not None]
-            versions = [(weight.data_ptr(), weight._version, OPTIMIZER_STEPS.get(weight)) for weight in weights]
+            versions = [(weight.data_ptr(), version_of(weight), OPTIMIZER_STEPS.get(weight)) for weight in weights]
             values = self._samples.read(weights)
             return id(self._module), list(map(signature, parts)), versions, values, adapter_state(self._module)
 
@@ -188,6 +188,11 @@ class RemoteCode:
         from transformers.dynamic_module_utils import init_hf_modules
 
         return init_hf_modules, ()
+
+
+def version_of(weight: torch.Tensor) -> int | None:
+    """Counts changes in place; those of tensors made in inference mode are not counted."""
+    return None if weight.is_inference() else weight._version
 
 
 OPTIMIZER_STEPS = WeakTensorKeyDictionary()

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from fastce.checkpoints.chain import Chain, load_chain, read_chain
+from fastce.checkpoints.chain import Chain, ModuleChain, load_chain, read_chain
 from fastce.checkpoints.checkpoint import Checkpoint
 from fastce.checkpoints.metadata import read_metadata
 from fastce.checkpoints.network import FAMILIES, length_limit
 from fastce.checkpoints.reading import (
-    brings_code,
+    changes_weights,
     is_finite,
     read_network,
     read_tensors,
@@ -240,7 +240,7 @@ def module_loader(
         return partial(load_chain, source, chain), False
     kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
     file = find_file(source, "model.safetensors")
-    is_special = brings_code(source, config) or bool(find_file(source, "adapter_config.json"))
+    is_special = changes_weights(source, config)
     if hasattr(kind, "from_pretrained") and file and not is_special and model_kwargs.keys() <= PLAIN_OPTIONS:
         load = partial(kind.from_pretrained, None, state_dict=read_tensors(file))
         return lambda **options: named(source.name, *load(**options)), True
@@ -261,7 +261,8 @@ def check_weights_fit(name: str, module: Any, report: Mapping[str, Any], shapes_
     found: dict[str, list[str]] = {}
     family = FAMILIES.get(module.config.model_type)
     if family is not None and not own_code(module):  # of others nobody knows which weights may be missing
-        found["missing"] = sorted(key for key in report["missing_keys"] if not key.startswith(family.fresh))
+        may_be_missing = family.unused if isinstance(module, ModuleChain) else family.fresh
+        found["missing"] = sorted(key for key in report["missing_keys"] if not key.startswith(may_be_missing))
         warn_of_unused(name, (key for key in report["unexpected_keys"] if not key.startswith(family.unused)))
     if not shapes_may_differ:
         found["wrong shape"] = [

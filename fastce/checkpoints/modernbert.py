@@ -75,6 +75,8 @@ def head(config: Any) -> HeadSpec:
     """Dense with an activation, norm, dropout, classifier."""
     dense = Dense(config.hidden_size, hidden_activation(config.classifier_activation), bias=config.classifier_bias)
     chain = (dense, Normalize(norm(config)), Dropout(config.classifier_dropout), Dense(config.num_labels))
+    if config.classifier_pooling not in POOLINGS:
+        raise ValueError(f"classifier_pooling {config.classifier_pooling!r} is not one of {', '.join(POOLINGS)}")
     return HeadSpec(POOLINGS[config.classifier_pooling], chain)
 
 

@@ -36,7 +36,7 @@ def read_network(source: Source, config: Any, chain: Chain | None) -> Network | 
 
     family = FAMILIES.get(config.model_type)
     path = find_file(source, "model.safetensors")
-    if family is None or path is None or brings_code(source, config):
+    if family is None or path is None or changes_weights(source, config):
         return None
     try:
         encoder = family.encoder(config)
@@ -59,12 +59,23 @@ def read_network(source: Source, config: Any, chain: Chain | None) -> Network | 
         return None
     if {name: tuple(weight.shape) for name, weight in weights.items()} != expected:
         return None
+    if any(not weight.is_floating_point() for weight in weights.values()):
+        return None
     weights = {name: weight.float() for name, weight in weights.items()}
     if not all(map(is_finite, weights.values())):
         return None
     ours = {name: Stored(weights[place.name], place.rows) for name, place in found.items()}
     warn_of_unused(source.name, (key for key in surplus if not key.startswith(family.unused)))
     return Network(None, Description(encoder, head, ours), file=fingerprint)
+
+
+def changes_weights(source: Source, config: Any) -> bool:
+    """Whether more than one file of weights and a class of transformers decides: own code, an adapter, quantisation."""
+    return (
+        brings_code(source, config)
+        or getattr(config, "quantization_config", None) is not None
+        or find_file(source, "adapter_config.json") is not None
+    )
 
 
 def brings_code(source: Source, config: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastce.checkpoints.adapters import merged_module
+from fastce.checkpoints.chain import TRANSFORMER_FILE, write_json
 from fastce.checkpoints.metadata import Metadata, write_metadata
 
 READ_BY_OTHERS = (
@@ -78,6 +80,7 @@ def save_checkpoint(directory: str | Path, module: Any, tokenizer: Any, metadata
         temporary = Path(name)
         module.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        write_max_length(temporary, tokenizer)
         write_metadata(temporary, metadata)
         files = sorted(file.relative_to(temporary) for file in temporary.rglob("*") if file.is_file())
         for file in files:
@@ -86,6 +89,15 @@ def save_checkpoint(directory: str | Path, module: Any, tokenizer: Any, metadata
     others = {file for pattern in READ_BY_OTHERS for file in target.glob(pattern)} - {target / file for file in files}
     for file in others:
         file.unlink()
+
+
+def write_max_length(folder: Path, tokenizer: Any) -> None:
+    """Says in the config of a chain's encoder, where that has a word for it, how long a pair may be now."""
+    file = folder / TRANSFORMER_FILE
+    if file.exists():
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if config.get("max_seq_length") is not None:
+            write_json(file, config | {"max_seq_length": tokenizer.model_max_length})
 
 
 def push_checkpoint(

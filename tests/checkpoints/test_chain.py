@@ -146,6 +146,8 @@ def changed(folder: str, tmp_path: Path, file: str, **changes: Any) -> Path:
         ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt=False leaves a prompt's tokens out"),
         ("2_Dense/config.json", {"activation_function": "os.system"}, "2_Dense: activation 'os.system' is none of"),
         ("2_Dense/config.json", {"use_residual": True}, "2_Dense: use_residual=True"),
+        ("2_Dense/config.json", {"module_input_name": "token_embeddings"}, "2_Dense: it reads 'token_embeddings'"),
+        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case=True, which fastce does not run"),
         ("2_Dense/config.json", {"out_features": 41}, "the chain's weights do not fit its configs"),
         ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "is a chain of Transformer, Pooling, Dense"),
     ],
@@ -185,5 +187,9 @@ def test_broken_numbers_are_named(chains: Callable[..., str], tmp_path: Path) ->
 
 def test_a_limit_of_length_in_its_config(chains: Callable[..., str], tmp_path: Path) -> None:
     folder = changed(chains(), tmp_path, "sentence_bert_config.json", max_seq_length=12)
-    assert CrossEncoder(folder).max_length == 12
+    model = CrossEncoder(folder)
+    assert model.max_length == 12
+    model.max_length = 9
+    model.save(tmp_path / "saved")
+    assert CrossEncoder(tmp_path / "saved").max_length == 9
     assert available_backends(CrossEncoder(folder))["cpp"]

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models, processors
 from tolerance import SAME_PAIR
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
@@ -24,6 +25,8 @@ from transformers import (
 )
 
 from fastce import CrossEncoder
+from fastce.checkpoints.sizes import check_sizes
+from fastce.checkpoints.source import Source
 
 Tiny = Callable[..., str]
 
@@ -270,3 +273,27 @@ def test_models_whose_trained_head_would_be_lost_are_refused(directory: Path) ->
     change_json(directory / "config.json", architectures=["Qwen3ForCausalLM"])
     with pytest.raises(ValueError, match="Qwen3ForCausalLM scores pairs through its language-model head"):
         CrossEncoder(directory)
+
+
+def test_a_snapshot_whose_weights_are_still_to_come(tiny: Tiny, tmp_path: Path) -> None:
+    """The first files of a model on the Hub are there before its weights are."""
+    shutil.copy(Path(tiny("bert")) / "config.json", tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path, vocab_size=30_000, hidden_size=60_000)
+    check_sizes(Source(str(tmp_path), {}), config)
+    shutil.copy(Path(tiny("bert")) / "model.safetensors", tmp_path)
+    with pytest.raises(ValueError, match=r"hidden_size is 60000, .* more than"):
+        check_sizes(Source(str(tmp_path), {}), config)
+
+
+def test_weights_that_are_no_plain_numbers_are_not_read_as_such(directory: Path) -> None:
+    change_json(directory / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+    with pytest.raises((ImportError, ValueError, RuntimeError)):  # bitsandbytes is not installed
+        CrossEncoder(directory)
+
+
+def test_a_model_made_in_inference_mode(directory: Path) -> None:
+    expected = CrossEncoder(directory).predict(PAIRS[:5])
+    with torch.inference_mode():
+        model = CrossEncoder(directory)
+        assert model.model is not None
+        assert np.abs(model.predict(PAIRS[:5]) - expected).max() <= SAME_PAIR
