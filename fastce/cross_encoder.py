@@ -12,6 +12,7 @@ import torch
 
 from fastce import legacy, scoring
 from fastce.attributes import Attributes
+from fastce.backends.base import check_backend
 from fastce.checkpoints import adapters
 from fastce.checkpoints.loading import load_checkpoint, precision_from_dtype
 from fastce.checkpoints.metadata import Metadata
@@ -112,7 +113,9 @@ class CrossEncoder(FitMixin, Attributes):
         if num_threads is not None:
             check_positive(num_threads, "num_threads")
         chosen_num_threads()  # a wrong environment variable says so now
-        self.pipeline = Pipeline(checkpoint, backend, asked or check_precision(precision), num_threads)
+        backend, precision = check_backend(backend), asked or check_precision(precision)
+        with errors_of_files(source.name):
+            self.pipeline = Pipeline(checkpoint, backend, precision, num_threads)
         stored = checkpoint.metadata
         self.prompts = dict(stored.prompts) | dict({} if prompts is None else prompts)
         self.default_prompt_name = stored.default_prompt_name if default_prompt_name is None else default_prompt_name

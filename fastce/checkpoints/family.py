@@ -193,7 +193,7 @@ def post_norm_encoder(
 ) -> EncoderSpec:
     """BERT's network: equal layers, absolute positions, norms behind the sublayers."""
     assert embeddings.positions is not None
-    if hidden_size % heads != 0:
+    if heads < 1 or hidden_size % heads != 0:
         raise ValueError(f"hidden_size {hidden_size} is no multiple of {heads} attention heads")
     attention = Attention(
         heads=heads,

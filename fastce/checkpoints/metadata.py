@@ -47,16 +47,15 @@ def read_metadata(source: Source, config: Any) -> Metadata:
         (getattr(config, "sentence_transformers", None) or {}).get("activation_fn"),
         getattr(config, "sbert_ce_default_activation_function", None),
     )
-    texts = (
-        [*(stored.get("prompts") or {}).values(), stored.get("default_prompt_name") or ""] if is_cross_encoder else []
-    )
-    if is_cross_encoder and not all(isinstance(text, str) for text in texts):
+    texts = [*(stored.get("prompts") or {}).values()] if is_cross_encoder else []
+    name = stored.get("default_prompt_name") if is_cross_encoder else None
+    if not all(isinstance(text, str) for text in (*texts, "" if name is None else name)):
         raise ValueError(f"{source.name}: {FILE}: a prompt or the name of one is no text")
     modules = read_json(source, "modules.json") if is_cross_encoder else []
     return Metadata(
         activation_fn=next((path for path in places if path), None),
         prompts=stored.get("prompts") or {} if is_cross_encoder else {},
-        default_prompt_name=stored.get("default_prompt_name") if is_cross_encoder else None,
+        default_prompt_name=name,
         modules=modules if len(modules) > 1 else (),
     )
 

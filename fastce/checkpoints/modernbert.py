@@ -31,8 +31,8 @@ def norm(config: Any) -> LayerNorm:
 
 def encoder(config: Any) -> EncoderSpec:
     """Each layer says whether it is local; local and global ones have frequencies of their own."""
-    head_dim, rest = divmod(config.hidden_size, config.num_attention_heads)
-    if rest != 0:
+    head_dim, rest = divmod(config.hidden_size, max(config.num_attention_heads, 1))
+    if rest != 0 or config.num_attention_heads < 1:
         raise ValueError(f"hidden_size {config.hidden_size} is no multiple of {config.num_attention_heads} heads")
     windows = {"sliding_attention": config.sliding_window, "full_attention": None}
     relations = {kind: rotary_embedding(config, head_dim, kind) for kind in sorted(set(config.layer_types))}
