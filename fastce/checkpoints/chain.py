@@ -144,7 +144,7 @@ class ModuleChain(nn.Module):
                 parts.append(nn.Linear(width, step.size, bias=step.bias))
                 width = step.size
             else:
-                parts.append(nn.LayerNorm(width) if isinstance(step, Normalize) else nn.Dropout(step.probability))  # type: ignore[union-attr]
+                parts.append(nn.Dropout(step.probability) if isinstance(step, Dropout) else nn.LayerNorm(width))
         self.chain = nn.ModuleList(parts)
 
     @property

@@ -124,20 +124,22 @@ class Checkpoint:
             return Network(self.module, str(error))
 
     def state(self) -> object:
-        """Changes with the weights, and with what is put into, over or around the parts of the module.
+        """Changes with the config, the weights, and with what is put into, over or around the parts of the module.
 
         Another module, part, parameter, hook or adapter, an optimizer's step and a change in place are always noticed.
         A change through `parameter.data` leaves no trace but its values, of which a few of each parameter are read:
         what changes a parameter nearly everywhere is noticed, a change of single elements may be missed.
         """
         with self._lock:
+            config = dict(vars(self.config))  # modules read some of it while they run
             if self._module is None:
-                return self.device
+                return self.device, config
             parts = list(parts_of(self._module))
             weights = [weight for part in parts for weight in part._parameters.values() if weight is not None]
             versions = [(weight.data_ptr(), version_of(weight), OPTIMIZER_STEPS.get(weight)) for weight in weights]
             values = self._samples.read(weights)
-            return id(self._module), list(map(signature, parts)), versions, values, adapter_state(self._module)
+            adapters = adapter_state(self._module)
+            return id(self._module), config, list(map(signature, parts)), versions, values, adapters
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the module, the weights are in their file, and its fingerprint tells whether they still are."""

@@ -191,3 +191,16 @@ def test_scores_are_those_of_the_weights_as_they_are(tiny: Tiny, name: str, back
         for parameter, value in zip(model.model.parameters(), stored, strict=True):
             parameter.data.copy_(value)
         assert torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_a_config_that_changes_counts(tiny: Tiny, is_made: bool) -> None:
+    """ModernBERT's module reads its pooling from the config whenever it runs."""
+    model = CrossEncoder(tiny("modernbert"))
+    assert not is_made or model.model is not None
+    before = logits(model)
+    model.config.classifier_pooling = "mean"
+    after = logits(model)
+    assert model.backend == "cpp"
+    assert (after - before).abs().max() > 100 * LOGITS
+    assert (after - expected(model)).abs().max() <= LOGITS
