@@ -20,7 +20,6 @@ FEATURES: dict[str, str] = {
     "RotaryEmbedding": "rotary embeddings",
     "RelativeBias": "a bias by relative position",
     "DisentangledAttention": "disentangled attention",
-    "DisentangledAttention.max_position": "disentangled attention with logarithmic buckets",
     "DisentangledAttention.content_to_position=yes": "content-to-position scores",
     "DisentangledAttention.content_to_position=no": "disentangled attention without content-to-position scores",
     "DisentangledAttention.position_to_content=yes": "position-to-content scores",

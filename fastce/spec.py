@@ -107,11 +107,12 @@ class RelativeBias:
 
     Attributes:
         buckets: Rows of the table, which all layers share.
-        max_distance: Distance from which all are in one bucket.
+        rows: The table's row for each distance from a query on to a key, from -n to n, `[2 n + 1]`; farther keys have
+            the row of the last one on their side.
     """
 
     buckets: int
-    max_distance: int
+    rows: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -119,20 +120,23 @@ class DisentangledAttention:
     """Scores between contents and relative positions (https://arxiv.org/abs/2006.03654, equation 2).
 
     Attributes:
-        span: Distances beyond it count as it; the table, which all layers share, has two rows for each.
-        max_position: Distances are in logarithmic buckets up to it; None where each has its own row.
+        span: Half of the rows of the table of relative positions, which all layers share.
+        rows: The table's row for each distance from a query on to a key, from -n to n, `[2 n + 1]`; farther keys have
+            the row of the last one on their side.
         content_to_position: Whether queries of contents meet keys of positions.
         position_to_content: Whether queries of positions meet keys of contents.
         shared_projections: Whether positions are projected by the matrices of the contents.
         norm: The norm of the table, or None.
+        dropout: Dropout of the normed table, in training.
     """
 
     span: int
-    max_position: int | None
+    rows: tuple[int, ...]
     content_to_position: bool
     position_to_content: bool
     shared_projections: bool
     norm: Norm | None
+    dropout: float = 0.0
 
 
 Relation: TypeAlias = RotaryEmbedding | RelativeBias | DisentangledAttention

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from fastce.backends.ops import Ops
+from fastce.backends.ops import BiasTable, Ops, PositionTables, RelativeTables
 from fastce.backends.weights import Weights, products
 from fastce.checkpoints.network import Stored
 from fastce.packing import PackedBatch, Spans
-from fastce.spec import Dense, Dropout, HeadSpec, Normalize, Pooling
+from fastce.spec import Dense, DisentangledAttention, Dropout, HeadSpec, Normalize, Pooling, RelativeBias
 from fastce.steps import Attend, Feed, Program
 from fastce.threads import torch_threads
 
@@ -139,8 +139,29 @@ class Forward:
                 for part, name in ((q, "query_norm"), (k, "key_norm"))
                 if (norm := self.weights.norm(attention.qk_norm, f"{step.name}.{name}"))
             )
-        context = ops.attention(q, k, v, spans, attention, rows, self._probability(attention.dropout)).flatten(1)
+        dropout, relative = self._probability(attention.dropout), self._relative(step)
+        context = ops.attention(q, k, v, spans, attention, rows, dropout, relative).flatten(1)
         return self._end(step, context, "attention_output", stream, attention.output_dropout)
+
+    def _relative(self, step: Attend) -> RelativeTables | None:
+        relation = step.attention.relation
+        if isinstance(relation, RelativeBias):
+            return BiasTable(self.weights.table("relative_bias"))
+        if not isinstance(relation, DisentangledAttention):
+            return None
+        table = self.weights.table("relative_embeddings")  # [2 * span, hidden_size]
+        norm = self.weights.norm(relation.norm, "relative_norm")
+        table = self._drop(table if norm is None else self.ops.normalize(table, norm), relation.dropout)
+
+        def projected(part: str) -> torch.Tensor:
+            name = part if relation.shared_projections else f"position_{part}"
+            rows = self.ops.linear(table, self.weights.linear(f"{step.name}.{name}"))
+            return rows.unflatten(-1, (-1, step.attention.head_dim))
+
+        return PositionTables(
+            keys=projected("key") if relation.content_to_position else None,
+            queries=projected("query") if relation.position_to_content else None,
+        )
 
     def _feed(self, step: Feed, stream: torch.Tensor, x: torch.Tensor) -> Pair:
         feed, up = step.feed_forward, self.weights.linear(f"{step.name}.up")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 
@@ -11,6 +11,31 @@ from fastce.backends.weights import Linear, NormWeights
 from fastce.packing import Spans
 from fastce.spec import Activation, Attention, Pooling
 from fastce.steps import Keep
+
+
+class BiasTable(NamedTuple):
+    """What `RelativeBias` adds to the scores: for each head the table's row of a query's distance from a key.
+
+    Attributes:
+        bias: `[buckets, heads]`.
+    """
+
+    bias: torch.Tensor
+
+
+class PositionTables(NamedTuple):
+    """The relative positions of `DisentangledAttention`, projected: what contents meet beside each other.
+
+    Attributes:
+        keys: `[2 * span, heads, head_dim]`, for the queries of contents; None where these do not meet them.
+        queries: The same for the keys of contents.
+    """
+
+    keys: torch.Tensor | None
+    queries: torch.Tensor | None
+
+
+RelativeTables: TypeAlias = BiasTable | PositionTables
 
 
 class Ops(Protocol):
@@ -80,10 +105,13 @@ class Ops(Protocol):
         attention: Attention,
         rows: Pooling | None,
         dropout: float,
+        relative: RelativeTables | None,
     ) -> torch.Tensor:
         """softmax(q k^T / sqrt(head_dim)) v within each sequence (https://arxiv.org/abs/1706.03762, equation 1).
 
-        Queries and keys are rotated first where the relation says so; window and causality are in `attention`.
+        Queries and keys are rotated first where the relation says so; window and causality are in `attention`. With
+        `PositionTables` the scores are (q_i k_j + q_i keys_r + queries_r k_j) / sqrt(head_dim * number of terms), where
+        r is the row of the distance j - i (https://arxiv.org/abs/2006.03654, equation 4).
 
         Args:
             query: `[total_rows, heads, head_dim]`.
@@ -93,6 +121,7 @@ class Ops(Protocol):
             attention: Which attention.
             rows: None for a query of each token; else one a sequence, of its first or last token.
             dropout: Probability of dropping an attention weight.
+            relative: The tables of a relation by distance, whose rows are in `attention`; None where there is none.
 
         Returns:
             `[total_rows, heads, head_dim]`.

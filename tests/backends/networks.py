@@ -18,6 +18,7 @@ from fastce.spec import (
     Activation,
     Attention,
     Dense,
+    DisentangledAttention,
     Dropout,
     Embeddings,
     EncoderSpec,
@@ -31,15 +32,23 @@ from fastce.spec import (
     PostNorm,
     Precision,
     PreNorm,
+    RelativeBias,
     RMSNorm,
     RotaryEmbedding,
+    TokenDifference,
 )
 
 Parts = tuple[EncoderSpec, HeadSpec]
 
 VOCABULARY = 50
 HIDDEN = 52
+RELATIVE = RelativeBias(9, (8, 7, 7, 6, 5, 0, 1, 2, 3, 3, 4))
+NEAR = tuple(range(1, 12))
+"""Rows of relative positions that have one each, up to a distance of 5."""
+BUCKETS = (1, *(2,) * 20, *(3,) * 9, *range(4, 9), *(9,) * 9, *(10,) * 20, 11)
+"""The same in buckets that grow, up to a distance of 32."""
 ROTARY = RotaryEmbedding(tuple(0.5**number for number in range(13)))
+ROTARY_7 = RotaryEmbedding((1.0, 0.2, 0.04))
 LENGTHS = [1, 2, 17, 64, 33, 5, 1, 48, 49, 31, 16, 3, 20, 90, 9, 7, 50]
 """One, odd, around panels and chunks of queries, in no order."""
 
@@ -76,6 +85,15 @@ def network(
         ),
         HeadSpec(pooling, head),
     )
+
+
+def disentangled(
+    rows: tuple[int, ...], *, c2p: bool = True, p2c: bool = True, shared: bool = True, **others: Any
+) -> Parts:
+    """DeBERTa's attention."""
+    norm = others.pop("relative_norm", LayerNorm(1e-5))
+    relation = DisentangledAttention(6, rows, c2p, p2c, shared, norm)
+    return network(attention=Attention(2, 26, relation=relation, **others), token_types=0, positions=None)
 
 
 def gated(activation: Activation, **others: Any) -> Parts:
@@ -116,6 +134,23 @@ NETWORKS: dict[str, Parts] = {
     "mean of a window": network(attention=Attention(2, 26, window=7), pooling="mean"),
     "shared keys and values": network(attention=Attention(4, 14, kv_heads=2)),
     "one head of keys, rotary": network(attention=Attention(4, 14, kv_heads=1, relation=RotaryEmbedding((1.0,)))),
+    "norms of queries and keys": network(
+        attention=Attention(4, 14, kv_heads=2, qk_norm=RMSNorm(1e-6), relation=ROTARY_7)
+    ),
+    "norms of queries and keys, all seen": network(attention=Attention(2, 26, qk_norm=LayerNorm(1e-5))),
+    "bias by distance": network(attention=Attention(2, 26, relation=RELATIVE)),
+    "bias by distance, window": network(attention=Attention(3, 13, relation=RELATIVE, window=7), pooling="mean"),
+    "bias by distance, causal": network(
+        attention=Attention(4, 14, kv_heads=2, relation=RELATIVE, causal=True), pooling="last"
+    ),
+    "disentangled": disentangled(NEAR),
+    "disentangled, buckets": disentangled(BUCKETS),
+    "disentangled, positions of their own": disentangled(BUCKETS, shared=False, relative_norm=None),
+    "disentangled, content to position": disentangled(BUCKETS, p2c=False),
+    "disentangled, position to content": disentangled(NEAR, c2p=False, shared=False),
+    "disentangled without biases": disentangled(BUCKETS, shared=False, **UNBIASED),
+    "disentangled, causal window": disentangled(BUCKETS, causal=True, window=20),
+    "two tokens' difference": network(pooling="last", head=(TokenDifference(3, 5),)),
     "gated GELU": gated("gelu"),
     "gated GELU without biases": gated("gelu", **UNBIASED),
     "gated GELU by tanh": gated("gelu_tanh"),
@@ -142,7 +177,7 @@ NETWORKS: dict[str, Parts] = {
         positions=None,
     ),
     "as Qwen": network(
-        attention=Attention(4, 14, kv_heads=2, causal=True, relation=RotaryEmbedding((1.0, 0.2, 0.04)), **UNBIASED),
+        attention=Attention(4, 14, kv_heads=2, causal=True, relation=ROTARY_7, qk_norm=RMSNorm(1e-6), **UNBIASED),
         feed_forward=FeedForward(70, "silu", gated=True, **UNBIASED),
         norm=RMSNorm(1e-6),
         embedding_norm=None,

@@ -81,13 +81,13 @@ def test_a_field_that_is_missing_is_refused(kind: str) -> None:
         build(put(program(*NETWORKS[name]), path, value))
 
 
-DISENTANGLED = DisentangledAttention(8, None, True, True, True, None)
+DISENTANGLED = DisentangledAttention(1, (0, 1, 1), True, True, True, None)
 
 
 @pytest.mark.parametrize(
     ("attention", "message"),
     [
-        (replace(ATTENTION, relation=RelativeBias(8, 20)), "Attention.relation: 'RelativeBias' is none of"),
+        (replace(ATTENTION, relation=RelativeBias(2, (0, 1, 1))), "Attention.relation: 'RelativeBias' is none of"),
         (replace(ATTENTION, relation=DISENTANGLED), "Attention.relation: 'DisentangledAttention' is none of"),
         (replace(ATTENTION, qk_norm=NORM), "Attention.qk_norm: expected None, since"),
         (replace(ATTENTION, relation=RotaryEmbedding((1.0,) * 11)), "Attention.relation: expected at most 10"),

@@ -265,7 +265,7 @@ def test_gradients_depend_on_no_number_of_threads(monkeypatch: pytest.MonkeyPatc
         total, output = functions.NormFunction.apply(x, bias, x.detach(), *norm)
         keys = total[:, :24].unflatten(1, (2, 12))
         spans = Spans.of([300, 200])
-        context = ops.attention(output.unflatten(1, (4, 12)), keys, keys, spans, attention, None, 0.1).flatten(1)
+        context = ops.attention(output.unflatten(1, (4, 12)), keys, keys, spans, attention, None, 0.1, None).flatten(1)
         functions.ActivateFunction.apply("silu", context, bias, total, bias).sum().backward()
         results.append([x.grad, weight.grad, bias.grad])
     for other in results[1:]:

@@ -54,7 +54,7 @@ def check_attention(
 
     def expected(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         if probability == 0.0:
-            return reference.attention(query, key, value, spans, attention, rows, 0.0)
+            return reference.attention(query, key, value, spans, attention, rows, 0.0, None)
         places = reference.positions(spans)
         query_places = places if rows is None else reference.pool_rows(places, spans, rows)
         if attention.relation is not None:
@@ -131,7 +131,7 @@ def test_a_window_skips_what_lies_far_outside(at_level: Callable[[str], None], i
     query, key, value = (torch.randn(400, 3, 20) for _ in range(3))
     key[0] = value[0] = float("nan")
     inputs = [leaf(x) for x in (query, key, value)]
-    output = ops.attention(*inputs, spans, attention, None, 0.0)
+    output = ops.attention(*inputs, spans, attention, None, 0.0, None)
     output[200:].sum().backward()
     assert output[:6].isnan().all()
     assert output[100:].isfinite().all()

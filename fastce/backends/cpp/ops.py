@@ -21,6 +21,7 @@ from fastce.backends.cpp.functions import (
     draw,
     zero_gradients,
 )
+from fastce.backends.ops import RelativeTables
 from fastce.backends.reference import ops as reference
 from fastce.backends.reference.ops import dropout, linear, pool
 from fastce.backends.weights import Linear, NormWeights, products
@@ -101,8 +102,10 @@ def attention(
     attention: Attention,
     rows: Pooling | None,
     dropout: float,
+    relative: RelativeTables | None,
 ) -> torch.Tensor:
     """See `Ops`."""
+    assert relative is None
     described = varlen_attention(spans, attention, rows, draw(dropout))
     output: torch.Tensor = AttentionFunction.apply(
         described, attention.heads, query.flatten(1), key.flatten(1), value.flatten(1)

@@ -12,9 +12,18 @@ from itertools import groupby
 import torch
 import torch.nn.functional as F
 
+from fastce.backends.ops import BiasTable, RelativeTables
 from fastce.backends.weights import Linear, NormWeights, products
 from fastce.packing import Spans
-from fastce.spec import Activation, Attention, Pooling, RMSNorm, RotaryEmbedding
+from fastce.spec import (
+    Activation,
+    Attention,
+    DisentangledAttention,
+    Pooling,
+    RelativeBias,
+    RMSNorm,
+    RotaryEmbedding,
+)
 from fastce.steps import Keep
 
 QUERIES_AT_A_TIME = 512
@@ -94,6 +103,7 @@ def attention(
     attention: Attention,
     rows: Pooling | None,
     dropout: float,
+    relative: RelativeTables | None,
 ) -> torch.Tensor:
     """See `Ops`. Neighbours of equal length are computed together, so batches in length order need few calls."""
     if isinstance(attention.relation, RotaryEmbedding):
@@ -112,13 +122,20 @@ def attention(
         k = key[key_start:key_end].unflatten(0, (count, length)).transpose(1, 2)
         v = value[key_start:key_end].unflatten(0, (count, length)).transpose(1, 2)
         first = length - 1 if rows == "last" else 0
-        outputs.append(visible_attention(q, k, v, first, attention, dropout).transpose(1, 2).flatten(0, 1))
+        seen = visible_attention(q, k, v, first, attention, dropout, relative)
+        outputs.append(seen.transpose(1, 2).flatten(0, 1))
         query_start, key_start = query_end, key_end
     return torch.cat(outputs)
 
 
 def visible_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, first: int, attention: Attention, dropout: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    first: int,
+    attention: Attention,
+    dropout: float,
+    relative: RelativeTables | None,
 ) -> torch.Tensor:
     """Attention of sequences of one length, each query over the keys that it sees.
 
@@ -129,12 +146,14 @@ def visible_attention(
         first: Position of the first query's token.
         attention: Which attention.
         dropout: Probability of dropping an attention weight.
+        relative: The tables of a relation by distance, or None.
 
     Returns:
         `[sequences, heads, queries, head_dim]`.
     """
-    scale = 1.0 / math.sqrt(query.shape[-1])
-    if attention.window is None and not attention.causal:
+    terms = 1 if isinstance(relative, BiasTable) or relative is None else 1 + sum(x is not None for x in relative)
+    scale = 1.0 / math.sqrt(query.shape[-1] * terms)
+    if relative is None and attention.window is None and not attention.causal:
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
     length = key.shape[2]
     reach = length if attention.window is None else attention.window
@@ -147,9 +166,49 @@ def visible_attention(
         ).unsqueeze(1)  # [queries, keys]
         sees = (distance >= -reach) & (distance <= (0 if attention.causal else reach))
         k, v = key[:, :, begin:end], value[:, :, begin:end]
-        outputs.append(F.scaled_dot_product_attention(part, k, v, attn_mask=sees, dropout_p=dropout, scale=scale))
+        mask = sees
+        if relative is not None:
+            added = relative_scores(part, k, table_rows(attention, distance), relative, scale)
+            mask = added.masked_fill(~sees, -math.inf)
+        outputs.append(F.scaled_dot_product_attention(part, k, v, attn_mask=mask, dropout_p=dropout, scale=scale))
         first = last + 1
     return torch.cat(outputs, dim=2)
+
+
+def table_rows(attention: Attention, distance: torch.Tensor) -> torch.Tensor:
+    """The rows of a relation's table for distances from queries on to keys, int64 in their shape."""
+    assert isinstance(attention.relation, RelativeBias | DisentangledAttention)
+    rows = torch.tensor(attention.relation.rows, device=distance.device)
+    most = len(rows) // 2
+    return rows[distance.clamp(-most, most) + most]
+
+
+def relative_scores(
+    query: torch.Tensor, key: torch.Tensor, rows: torch.Tensor, relative: RelativeTables, scale: float
+) -> torch.Tensor:
+    """What a relation by distance adds to the scores.
+
+    Args:
+        query: `[sequences, heads, queries, head_dim]`.
+        key: `[sequences, heads, keys, head_dim]`.
+        rows: The table's rows, `[queries, keys]`.
+        relative: The tables.
+        scale: Factor of products of queries and keys.
+
+    Returns:
+        `[sequences or 1, heads, queries, keys]`.
+    """
+    if isinstance(relative, BiasTable):
+        return relative.bias.to(query.dtype)[rows].permute(2, 0, 1).unsqueeze(0)
+    added = torch.zeros((), dtype=query.dtype, device=query.device)
+    shape = (*query.shape[:3], key.shape[2])
+    if relative.keys is not None:
+        met = query @ relative.keys.permute(1, 2, 0)  # [sequences, heads, queries, 2 * span]
+        added = added + met.gather(-1, rows.expand(shape))
+    if relative.queries is not None:
+        met = relative.queries.transpose(0, 1) @ key.transpose(2, 3)  # [sequences, heads, 2 * span, keys]
+        added = added + met.gather(2, rows.expand(shape))
+    return added * scale
 
 
 def positions(spans: Spans) -> torch.Tensor:

@@ -79,7 +79,7 @@ def test_attention(
     shared = kv_heads or 2
     query = torch.randn(sum(queries), 2, 6, dtype=torch.float64)
     key, value = torch.randn(2, sum(lengths), shared, 6, dtype=torch.float64)
-    actual = ops.attention(query, key, value, Spans.of(lengths), attention, rows, 0.0)
+    actual = ops.attention(query, key, value, Spans.of(lengths), attention, rows, 0.0, None)
     parts = zip(query.split(queries), key.split(lengths), value.split(lengths), strict=True)
     expected = torch.cat(
         [
@@ -106,15 +106,15 @@ def test_attention(
 def test_queries_of_long_sequences_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     attention, spans = Attention(1, 4, window=3), Spans.of([40, 7])
     query, key, value = torch.randn(3, 47, 1, 4, dtype=torch.float64)
-    whole = ops.attention(query, key, value, spans, attention, None, 0.0)
+    whole = ops.attention(query, key, value, spans, attention, None, 0.0, None)
     monkeypatch.setattr(ops, "QUERIES_AT_A_TIME", 6)
-    parts = ops.attention(query, key, value, spans, attention, None, 0.0)
+    parts = ops.attention(query, key, value, spans, attention, None, 0.0, None)
     assert (parts - whole).abs().max() < DOUBLE
 
 
 def test_attention_dropout_keeps_the_mean() -> None:
     ones = torch.ones(4000, 1, 1)
-    dropped = ops.attention(ones, ones, ones, Spans.of([20] * 200), Attention(1, 1), None, 0.5)
+    dropped = ops.attention(ones, ones, ones, Spans.of([20] * 200), Attention(1, 1), None, 0.5, None)
     assert dropped.std() > 0.01
     assert abs(dropped.mean() - 1) < 0.05
 
@@ -225,7 +225,8 @@ def test_gradients() -> None:
     spans = Spans.of([3, 1, 2, 2])
     for attention in (PLAIN, Attention(2, 6, window=1, relation=ROTARY), Attention(2, 6, causal=True)):
         assert gradcheck(
-            lambda q, k, v, a=attention: ops.attention(q, k, v, spans, a, None, 0.0), [leaf(8, 2, 6) for _ in range(3)]
+            lambda q, k, v, a=attention: ops.attention(q, k, v, spans, a, None, 0.0, None),
+            [leaf(8, 2, 6) for _ in range(3)],
         )
     for kind, keep in ((LayerNorm(1e-5), "sum"), (LayerNorm(1e-5), "normed"), (RMSNorm(1e-5), "sum")):
         assert gradcheck(
