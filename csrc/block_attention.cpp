@@ -1,6 +1,5 @@
 // The three ways that attention is computed in a block: for every row, for the pooled one, and for that one folded.
 #include <algorithm>
-#include <cmath>
 
 #include "block_run.h"
 #include "parallel.h"
@@ -11,21 +10,27 @@ namespace fastce {
 void BlockRun::project(Slot& slot, const AttentionPart& part, Operand input, std::size_t row, std::size_t rows) {
   const std::int32_t* positions = positions_.data() + row;
   if (const auto* all = std::get_if<AllRows>(&part.rows)) {
-    project(slot, part, *all->projection, part.heads + part.kv_heads, positions, input, projected_, row, rows);
+    project(slot, part, *all->projection, {part.heads, part.kv_heads}, positions, input, projected_, row, rows);
   } else if (const auto* pooled = std::get_if<PooledRow>(&part.rows)) {
-    project(slot, part, *pooled->key_value, part.kv_heads, positions, input, projected_, row, rows);
+    project(slot, part, *pooled->key_value, {0, part.kv_heads}, positions, input, projected_, row, rows);
   }
 }
 
-// A projection whose first `heads` heads turn with their positions, where the attention is rotary.
-void BlockRun::project(Slot& slot, const AttentionPart& part, const PackedLinear& linear, std::size_t heads,
+// A projection that begins with heads of queries and of keys, which are normed and turn with their positions where the
+// attention says so.
+void BlockRun::project(Slot& slot, const AttentionPart& part, const PackedLinear& linear, Heads heads,
                        const std::int32_t* positions, Operand input, const Projected& output, std::size_t row,
                        std::size_t rows) {
   const bool is_fp32 = part.format == Format::fp32;
   LinearCall call = call_for(linear, rows, input, is_fp32 ? output.fp32.from(row) : slot.wide.from(0));
+  HeadNorms norms;
+  if (part.norms) {
+    norms = {heads.queries, heads.keys, part.head_dim, &part.norms->query, &part.norms->key};
+    call.head_norms = &norms;
+  }
   Rotation rotation;
   if (part.rotary) {
-    rotation = rotaries_[*part.rotary].rotation(heads, part.head_dim, positions);
+    rotation = rotaries_[*part.rotary].rotation(heads.queries + heads.keys, part.head_dim, positions);
     call.rotation = &rotation;
   }
   if (!is_fp32) {
@@ -35,56 +40,67 @@ void BlockRun::project(Slot& slot, const AttentionPart& part, const PackedLinear
   plan_.kernels.linear(call);
 }
 
-// One head over the keys and values of one sequence, which begin at `first_key_head` of the projected rows.
-AttentionCall BlockRun::call_for(const AttentionPart& part, std::size_t pair, std::size_t head,
+// The heads from `head` on of one sequence, whose keys begin at `first_key_head` of the projected rows.
+AttentionCall BlockRun::call_for(const AttentionPart& part, std::size_t pair, HeadGroup group,
                                  std::size_t first_key_head) const {
-  const Operand projected = projected_.operand(part.format, start(pair));
   const std::size_t width = words_for(part.format, part.head_dim);
+  const std::size_t key_head = group.first / (part.heads / part.kv_heads);
+  const auto rows_of = [&](Operand rows, std::size_t first_head, std::size_t count) {
+    const std::uint32_t* keys = rows.words + (first_head + key_head) * width;
+    return KeyRows{keys, keys + part.kv_heads * width, rows.stride, count};
+  };
   AttentionCall call{};
   call.format = part.format;
   call.dim = part.head_dim;
-  call.keys = length(pair);
+  call.heads = group.count;
   call.before = part.before;
   call.after = part.after;
-  call.key = projected.words + (first_key_head + head / (part.heads / part.kv_heads)) * width;
-  call.value = call.key + part.kv_heads * width;
-  call.key_stride = projected.stride;
-  call.scale = 1.0f / std::sqrt(static_cast<float>(part.head_dim));
+  call.own = rows_of(projected_.operand(part.format, start(pair)), first_key_head, length(pair));
+  call.scale = part.scale;
+  if (part.relative != nullptr) call.relative = part.relative->heads.data() + group.first;
   return call;
 }
 
+// Calls attend(pair, heads that share their keys, slot) for all heads; where there are fewer such groups than threads,
+// for each head by itself.
+template <class Attend>
+void BlockRun::for_heads(const AttentionPart& part, const Attend& attend) {
+  const std::size_t pairs = block_.end - block_.first;
+  const std::size_t size = pairs * part.kv_heads < num_threads_ ? 1 : part.heads / part.kv_heads;
+  const std::size_t groups = part.heads / size;
+  parallel_for(pairs * groups, num_threads_, [&](std::size_t task, std::size_t slot) {
+    attend(task / groups, HeadGroup{task % groups * size, size}, slots_[slot]);
+  });
+}
+
 void BlockRun::attend(const AllRows&, const AttentionPart& part, std::size_t) {
-  const std::size_t width = words_for(part.format, part.head_dim);
-  parallel_for((block_.end - block_.first) * part.heads, num_threads_, [&](std::size_t task, std::size_t slot) {
-    const std::size_t pair = task / part.heads, head = task % part.heads;
+  for_heads(part, [&](std::size_t pair, HeadGroup group, Slot& slot) {
     const Operand projected = projected_.operand(part.format, start(pair));
-    AttentionCall call = call_for(part, pair, head, part.heads);
-    call.queries = call.keys;
-    call.query = projected.words + head * width;
+    AttentionCall call = call_for(part, pair, group, part.heads);
+    call.queries = length(pair);
+    call.query = projected.words + group.first * words_for(part.format, part.head_dim);
     call.query_stride = projected.stride;
-    call.output = {context_.row(start(pair)) + head * part.head_dim, context_.stride()};
-    call.scratch = slots_[slot].attention.data();
+    call.output = {context_.row(start(pair)) + group.first * part.head_dim, context_.stride()};
+    call.scratch = slot.attention.data();
     plan_.kernels.attention(call);
   });
 }
 
 void BlockRun::attend(const PooledRow& rows, const AttentionPart& part, std::size_t sublayer) {
-  const std::size_t pairs = block_.end - block_.first;
-  const std::size_t width = words_for(part.format, part.head_dim);
-  for_rows(pairs, [&](Slot& slot, std::size_t pair, std::size_t count) {
+  for_rows(block_.end - block_.first, [&](Slot& slot, std::size_t pair, std::size_t count) {
     const Operand input = gather_pooled(slot, sublayer, pair, count);
-    project(slot, part, *rows.query, part.heads, pooled_positions_.data() + pair, input, pooled_query_, pair, count);
+    project(slot, part, *rows.query, {part.heads, 0}, pooled_positions_.data() + pair, input, pooled_query_, pair,
+            count);
   });
-  parallel_for(pairs * part.heads, num_threads_, [&](std::size_t task, std::size_t slot) {
-    const std::size_t pair = task / part.heads, head = task % part.heads;
+  for_heads(part, [&](std::size_t pair, HeadGroup group, Slot& slot) {
     const Operand query = pooled_query_.operand(part.format, pair);
-    AttentionCall call = call_for(part, pair, head, 0);
+    AttentionCall call = call_for(part, pair, group, 0);
     call.queries = 1;
     call.first_query = static_cast<std::size_t>(pooled_positions_[pair]);
-    call.query = query.words + head * width;
+    call.query = query.words + group.first * words_for(part.format, part.head_dim);
     call.query_stride = query.stride;
-    call.output = {pooled_context_.row(pair) + head * part.head_dim, pooled_context_.stride()};
-    call.scratch = slots_[slot].attention.data();
+    call.output = {pooled_context_.row(pair) + group.first * part.head_dim, pooled_context_.stride()};
+    call.scratch = slot.attention.data();
     plan_.kernels.attention(call);
   });
 }
@@ -109,14 +125,14 @@ void BlockRun::attend(const FoldedRow& rows, const AttentionPart& part, std::siz
     AttentionCall call{};
     call.format = Format::fp32;
     call.dim = plan_.hidden_size;
+    call.heads = 1;
     call.queries = part.heads;
-    call.keys = length(pair);
     call.before = call.after = kAnyDistance;
     call.query = folded_queries_.operand(pair * part.heads).words;
     call.query_stride = folded_queries_.stride();
-    call.key = call.value = read.operand(start(pair)).words;
-    call.key_stride = read.stride();
-    call.scale = 1.0f / std::sqrt(static_cast<float>(part.head_dim));
+    const std::uint32_t* keys = read.operand(start(pair)).words;
+    call.own = {keys, keys, read.stride(), length(pair)};
+    call.scale = part.scale;
     call.output = folded_contexts_.from(pair * part.heads);
     call.scratch = slots_[slot].attention.data();
     plan_.kernels.attention(call);

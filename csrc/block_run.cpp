@@ -62,10 +62,12 @@ void BlockRun::reserve(std::size_t tokens, std::size_t pairs, std::size_t longes
     folded_contexts_ = Rows(pairs * widths.folded_heads, widths.folded);
     reserved_pairs_ = pairs;
   }
-  std::size_t words = attention_scratch_words(Format::fp32, widths.folded, longest);
+  std::size_t words = attention_scratch_words(Format::fp32, widths.folded, longest, false);
   for (const Sublayer& sublayer : plan_.sublayers) {
     const auto* part = std::get_if<AttentionPart>(&sublayer.part);
-    if (part != nullptr) words = std::max(words, attention_scratch_words(part->format, part->head_dim, longest));
+    if (part == nullptr) continue;
+    const bool is_relative = part->relative != nullptr;
+    words = std::max(words, attention_scratch_words(part->format, part->head_dim, longest, is_relative));
   }
   for (Slot& slot : slots_) {
     if (words <= slot.attention_words) continue;

@@ -53,6 +53,18 @@ class BlockRun {
     }
   };
 
+  // How many heads of each kind a projection begins with.
+  struct Heads {
+    std::size_t queries;
+    std::size_t keys;
+  };
+
+  // Neighbouring heads of queries.
+  struct HeadGroup {
+    std::size_t first;
+    std::size_t count;
+  };
+
   using RowsTask = std::function<void(Slot& slot, std::size_t row, std::size_t rows)>;
 
   void reserve(std::size_t tokens, std::size_t pairs, std::size_t longest);
@@ -76,15 +88,17 @@ class BlockRun {
 
   // In block_attention.cpp: what comes before the product behind the heads, into context_ or pooled_context_.
   void project(Slot& slot, const AttentionPart& part, Operand input, std::size_t row, std::size_t rows);
-  void project(Slot& slot, const AttentionPart& part, const PackedLinear& linear, std::size_t heads,
+  void project(Slot& slot, const AttentionPart& part, const PackedLinear& linear, Heads heads,
                const std::int32_t* positions, Operand input, const Projected& output, std::size_t row,
                std::size_t rows);
   void attend(const AllRows& rows, const AttentionPart& part, std::size_t sublayer);
   void attend(const PooledRow& rows, const AttentionPart& part, std::size_t sublayer);
   void attend(const FoldedRow& rows, const AttentionPart& part, std::size_t sublayer);
   Operand gather_pooled(Slot& slot, std::size_t sublayer, std::size_t pair, std::size_t pairs);
-  AttentionCall call_for(const AttentionPart& part, std::size_t pair, std::size_t head,
+  AttentionCall call_for(const AttentionPart& part, std::size_t pair, HeadGroup group,
                          std::size_t first_key_head) const;
+  template <class Attend>
+  void for_heads(const AttentionPart& part, const Attend& attend);
 
   std::size_t start(std::size_t pair) const;   // a pair's first row in the block
   std::size_t length(std::size_t pair) const;  // and its number of rows

@@ -209,19 +209,18 @@ FloatArray attention(const FloatArray& query, const FloatArray& key, const Float
     kernels.convert({kind, counts[i], dim, sources[i].from(0), operands[i].operand(0)});
   }
   const Rows output(queries, dim);
-  const AlignedBuffer<std::uint32_t> scratch(attention_scratch_words(kind, dim, keys));
+  const AlignedBuffer<std::uint32_t> scratch(attention_scratch_words(kind, dim, keys, false));
   AttentionCall call{};
   call.format = kind;
   call.dim = dim;
+  call.heads = 1;
   call.queries = queries;
-  call.keys = keys;
   call.first_query = first_query;
   call.before = before.value_or(kAnyDistance);
   call.after = after.value_or(kAnyDistance);
   call.query = operands[0].operand(0).words;
-  call.key = operands[1].operand(0).words;
-  call.value = operands[2].operand(0).words;
-  call.query_stride = call.key_stride = operands[0].operand(0).stride;
+  call.query_stride = operands[0].operand(0).stride;
+  call.own = {operands[1].operand(0).words, operands[2].operand(0).words, operands[1].operand(0).stride, keys};
   call.scale = 1.0f / std::sqrt(static_cast<float>(dim));
   call.output = output.from(0);
   call.scratch = scratch.data();

@@ -90,47 +90,91 @@ struct Rotation {
   const std::int32_t* positions;  // [rows]
 };
 
+// Norms of a row's first heads: the first `queries` have one, the `keys` behind them another.
+struct HeadNorms {
+  std::size_t queries;
+  std::size_t keys;
+  std::size_t dim;
+  const Norm* query;
+  const Norm* key;
+};
+
 // output = activation(input weight^T + bias), or activation(gate) * the other, half as wide, where the weight is gated;
-// rotated then, where there is a rotation. Where there is a stream, stream = stream + output, and where there is a norm
-// too, normed = norm(stream); it may lie in the place of the stream or of the output. `converted`, where it has words,
-// receives the last of these in `converted_format`.
+// its heads normed and rotated then, where these are given. Where there is a stream, stream = stream + output, and
+// where there is a norm too, normed = norm(stream); it may lie in the place of the stream or of the output.
+// `converted`, where it has words, receives the last of these in `converted_format`.
 struct LinearCall {
   std::size_t rows;
   Operand input;
   const Weight* weight;
   Activation activation;
-  const Rotation* rotation;  // or null
-  FloatRows output;          // as wide as both of a gated pair
-  FloatRows stream;          // or none
-  const Norm* norm;          // or null; null without a stream
-  FloatRows normed;          // with a norm only
+  const HeadNorms* head_norms;  // or null
+  const Rotation* rotation;     // or null
+  FloatRows output;             // as wide as both of a gated pair
+  FloatRows stream;             // or none
+  const Norm* norm;             // or null; null without a stream
+  FloatRows normed;             // with a norm only
   Operand converted;
   Format converted_format;
 };
 
-// output = softmax(scale * query key^T) value for one head of one sequence; all three operands in `format`. A query
-// sees the keys from `before` positions before its own to `after` behind it.
+// What one head adds to its scores, before their scale, by the distance from a query on to a key: columns for -reach to
+// reach; farther keys have the last one on their side.
+struct RelativeScores {
+  std::size_t reach;
+  const float* bias;             // [2 * reach + 1], added as it is; or null
+  const std::uint32_t* keys;     // panels of the columns, which queries are multiplied with; or null
+  const std::uint32_t* queries;  // panels of the columns in reverse, which keys are multiplied with; or null
+};
+
+// Rows [count][stride] of keys or of values, `width` words each.
+struct KeyRows {
+  const std::uint32_t* key;
+  const std::uint32_t* value;
+  std::size_t stride;  // words
+  std::size_t count;
+};
+
+// output = softmax(scale * query key^T) value for some heads of one sequence that share its keys; all three operands in
+// `format`. A query sees the keys from `before` positions before its own to `after` behind it.
 struct AttentionCall {
   Format format;  // fp32, or bf16 with an even dim
   std::size_t dim;
+  std::size_t heads;
   std::size_t queries;
-  std::size_t keys;
   std::size_t first_query;  // position of the first query among the keys
   std::size_t before;       // or kAnyDistance
   std::size_t after;
-  const std::uint32_t* query;  // [queries][query_stride]
+  const std::uint32_t* query;  // [queries][query_stride], the heads side by side
   std::size_t query_stride;    // words
-  const std::uint32_t* key;    // [keys][key_stride]
-  const std::uint32_t* value;  // [keys][key_stride]
-  std::size_t key_stride;      // words
+  KeyRows prefix;              // the first keys, or none
+  KeyRows own;                 // those behind them
   float scale;
-  FloatRows output;        // nothing beyond its columns is touched
-  std::uint32_t* scratch;  // attention_scratch_words(...), aligned to 64 bytes
+  const RelativeScores* relative;  // [heads], or null; without a prefix
+  FloatRows output;                // the heads side by side; nothing beyond their columns is touched
+  std::uint32_t* scratch;          // attention_scratch_words(...), aligned to 64 bytes
 };
 
-static constexpr std::size_t attention_scratch_words(Format format, std::size_t dim, std::size_t keys) {
+static constexpr std::size_t num_keys(const AttentionCall& call) { return call.prefix.count + call.own.count; }
+
+// Queries whose scores by distance are made together, and keys that are multiplied with positions at a time.
+static constexpr std::size_t kRelativeQueries = 3 * kQueryChunk;
+static constexpr std::size_t kRelativeKeys = kPanel;
+
+// Widest rows of products with positions: the distances of a chunk of queries, or of keys, from whole panels on.
+static constexpr std::size_t relative_columns(std::size_t keys) {
+  return (keys > kRelativeQueries ? keys : kRelativeQueries) + kQueryChunk + 2 * kPanel;
+}
+
+static constexpr std::size_t relative_scratch_words(std::size_t keys) {
+  return kQueryChunk * padded_stride(relative_columns(keys)) + kRelativeQueries * padded_stride(keys + kRelativeKeys) +
+         kRelativeKeys * padded_stride(kRelativeQueries);
+}
+
+static constexpr std::size_t attention_scratch_words(Format format, std::size_t dim, std::size_t keys,
+                                                     bool is_relative) {
   return round_up(keys, kPanel) * words_for(format, dim) + round_up(dim, kPanel) * words_for(format, keys) +
-         kQueryChunk * (padded_stride(keys) + round_up(dim, kPanel));
+         kQueryChunk * (padded_stride(keys) + round_up(dim, kPanel)) + (is_relative ? relative_scratch_words(keys) : 0);
 }
 
 // Of varlen_attention_forward and _backward, in fp32 values.

@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <stdexcept>
 
@@ -14,7 +15,16 @@ void widen(std::size_t& width, std::size_t other) { width = std::max(width, othe
 
 // Whether a pooled query sees all keys, with no position in its scores.
 bool is_foldable(const program::Attention& attention) {
-  return !attention.rotary && !attention.window && !attention.is_causal;
+  return std::holds_alternative<std::monostate>(attention.relation) && !attention.window && !attention.is_causal &&
+         !attention.qk_norm;
+}
+
+// Of the scores: DeBERTa's are sums of several products.
+float scale_of(const program::Attention& attention) {
+  const auto* relation = std::get_if<program::DisentangledAttention>(&attention.relation);
+  const std::size_t terms =
+      relation == nullptr ? 1 : 1 + relation->has_content_to_position + relation->has_position_to_content;
+  return 1.0f / std::sqrt(static_cast<float>(attention.head_dim * terms));
 }
 
 // A linear layer's parameters under a name of its own, which says whether it has a bias.
@@ -71,6 +81,7 @@ class Planner {
   }
 
   void finish() {
+    plan_.shares_prefixes &= is_pooled_ && plan_.pooling == program::Pooling::last;
     parameters_.expect_none_left();
     parallel_for(packings_.size(), default_num_threads(), [&](std::size_t i, std::size_t) { packings_[i](); });
   }
@@ -101,8 +112,14 @@ class Planner {
     part.format = attention.head_dim % 2 != 0 ? Format::fp32 : plan_.attention_format;
     part.before = attention.window.value_or(kAnyDistance);
     part.after = attention.is_causal ? 0 : part.before;
-    if (attention.rotary) part.rotary = index_of(*attention.rotary);
+    part.scale = scale_of(attention);
+    if (attention.qk_norm) {
+      part.norms = {*norm(attention.qk_norm, step.name + ".query_norm", attention.head_dim),
+                    *norm(attention.qk_norm, step.name + ".key_norm", attention.head_dim)};
+    }
+    std::visit([&](const auto& relation) { relate(part, step, relation); }, attention.relation);
     part.rows = attended_rows(step, inner, kv_inner);
+    plan_.shares_prefixes &= attention.is_causal && part.relative == nullptr;
     part.output =
         pack(plan_.format, {linear(step.name + ".attention_output", hidden_, inner, attention.has_output_bias)});
     Widths& widths = plan_.widths;
@@ -132,6 +149,47 @@ class Planner {
     widen(plan_.widths.folded, hidden_);
     widen(plan_.widths.folded_heads, attention.heads);
     return folded;
+  }
+
+  void relate(AttentionPart&, const program::Attend&, std::monostate) {}
+
+  void relate(AttentionPart& part, const program::Attend&, const program::RotaryEmbedding& relation) {
+    std::vector<program::RotaryEmbedding>& rotaries = plan_.rotaries;
+    const auto found = std::find(rotaries.begin(), rotaries.end(), relation);
+    part.rotary = static_cast<std::size_t>(found - rotaries.begin());
+    if (found == rotaries.end()) rotaries.push_back(relation);
+  }
+
+  void relate(AttentionPart& part, const program::Attend& step, const program::RelativeBias& relation) {
+    const std::size_t heads = step.attention.heads;
+    const float* table = parameters_.matrix("relative_bias.weight", relation.buckets, heads);
+    RelativePart& place = plan_.relatives[step.name];
+    place = relative_biases(table, relation, heads, part.scale);
+    part.relative = &place;
+  }
+
+  void relate(AttentionPart& part, const program::Attend& step, const program::DisentangledAttention& relation) {
+    const program::Attention& attention = step.attention;
+    const std::size_t rows = 2 * relation.span;
+    const std::size_t inner = attention.heads * attention.head_dim;
+    const float* table = parameters_.matrix("relative_embeddings.weight", rows, hidden_);
+    const std::optional<Norm> normed = norm(relation.norm, "relative_norm", hidden_);
+    const auto projection = [&](const char* role, bool is_there) -> std::optional<LinearParameters> {
+      if (!is_there) return std::nullopt;
+      const std::string own = relation.has_shared_projections ? "." : ".position_";
+      return parameters_.linear(step.name + own + role, inner, hidden_, attention.has_bias);
+    };
+    const auto key = projection("key", relation.has_content_to_position);
+    const auto query = projection("query", relation.has_position_to_content);
+    const auto [place, is_new] = plan_.relatives.try_emplace(step.name);
+    part.relative = &place->second;
+    if (!is_new) return;
+    packings_.push_back([=, &kernels = plan_.kernels, &made = place->second, by_distance = relation.rows,
+                         dim = part.head_dim, format = part.format, hidden = hidden_] {
+      const PositionTable positions{table, rows, hidden, normed ? &*normed : nullptr};
+      made = relative_positions(positions, {key ? &*key : nullptr, query ? &*query : nullptr}, by_distance, dim, format,
+                                kernels);
+    });
   }
 
   FeedForwardPart part(const program::Feed& step) {
@@ -191,14 +249,6 @@ class Planner {
   float* zeros(std::size_t size) {
     plan_.vectors.push_back(AlignedBuffer<float>::zeros(round_up(size, kPanel)));
     return plan_.vectors.back().data();
-  }
-
-  std::size_t index_of(const program::RotaryEmbedding& rotary) {
-    std::vector<program::RotaryEmbedding>& rotaries = plan_.rotaries;
-    const auto found = std::find(rotaries.begin(), rotaries.end(), rotary);
-    const auto index = static_cast<std::size_t>(found - rotaries.begin());
-    if (found == rotaries.end()) rotaries.push_back(rotary);
-    return index;
   }
 
   Plan& plan_;

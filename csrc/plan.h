@@ -11,6 +11,7 @@
 #include "packed_linear.h"
 #include "parameters.h"
 #include "program.h"
+#include "relative.h"
 
 namespace fastce {
 
@@ -44,6 +45,12 @@ struct End {
   bool is_operand;  // whether the next product reads them in the model's format
 };
 
+// Norms of the heads of queries and keys.
+struct QueryKeyNorms {
+  Norm query;
+  Norm key;
+};
+
 // Attention of every row: query, key and value side by side.
 struct AllRows {
   const PackedLinear* projection;
@@ -70,10 +77,13 @@ struct AttentionPart {
   std::size_t heads;
   std::size_t kv_heads;
   std::size_t head_dim;
-  Format format;                      // of its own products
-  std::size_t before;                 // a query sees keys from so many positions before its own, or kAnyDistance,
-  std::size_t after;                  // to so many behind it
+  Format format;       // of its own products
+  std::size_t before;  // a query sees keys from so many positions before its own, or kAnyDistance,
+  std::size_t after;   // to so many behind it
+  float scale;
+  std::optional<QueryKeyNorms> norms;
   std::optional<std::size_t> rotary;  // of the plan
+  const RelativePart* relative;       // or null
   AttendedRows rows;
   const PackedLinear* output;
 
@@ -134,10 +144,12 @@ struct Plan {
   std::vector<HeadPart> head;
   std::size_t num_labels = 0;
   std::vector<program::RotaryEmbedding> rotaries;  // each once
+  bool shares_prefixes = true;                     // whether rows depend on none behind them, and the last is pooled
   Widths widths;
 
   // What all of these refer to.
   std::map<std::string, PackedLinear> linears;
+  std::map<std::string, RelativePart> relatives;
   std::vector<AlignedBuffer<float>> vectors;
 };
 

@@ -26,15 +26,35 @@ struct RotaryEmbedding {
   }
 };
 
+// A table's row for each distance from a query on to a key, from -n to n; an odd number of them.
+using RowsByDistance = std::vector<std::size_t>;
+
+struct RelativeBias {
+  std::size_t buckets;
+  RowsByDistance rows;
+};
+
+struct DisentangledAttention {
+  std::size_t span;
+  RowsByDistance rows;
+  bool has_content_to_position;
+  bool has_position_to_content;
+  bool has_shared_projections;
+  std::optional<Norm> norm;
+};
+
+using Relation = std::variant<std::monostate, RotaryEmbedding, RelativeBias, DisentangledAttention>;
+
 struct Attention {
   std::size_t heads;
   std::size_t head_dim;
   std::size_t kv_heads;
   bool has_bias;
   bool has_output_bias;
-  std::optional<RotaryEmbedding> rotary;
+  Relation relation;
   std::optional<std::size_t> window;
   bool is_causal;
+  std::optional<Norm> qk_norm;
 };
 
 struct FeedForward {

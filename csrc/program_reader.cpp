@@ -117,14 +117,43 @@ Norm read_rms_norm(Fields& fields) { return {NormKind::rms, fields.take("eps").n
 
 const Readers<Norm> kNorms = {{"LayerNorm", read_layer_norm}, {"RMSNorm", read_rms_norm}};
 
-RotaryEmbedding read_rotary(Fields& fields) {
+Relation read_rotary(Fields& fields) {
   RotaryEmbedding rotary{};
   for (const Value& frequency : fields.take("frequencies").items()) rotary.frequencies.push_back(frequency.number());
   rotary.scale = fields.take("scale").number();
   return rotary;
 }
 
-const Readers<RotaryEmbedding> kRelations = {{"RotaryEmbedding", read_rotary}};
+RowsByDistance read_rows(const Value& value, std::size_t table_rows) {
+  RowsByDistance rows;
+  for (const Value& row : value.items()) {
+    rows.push_back(row.size(0));
+    if (rows.back() >= table_rows) throw row.expected("a row below " + std::to_string(table_rows));
+  }
+  if (rows.size() % 2 == 0) throw value.expected("a row for each distance from -n to n");
+  return rows;
+}
+
+Relation read_relative_bias(Fields& fields) {
+  const std::size_t buckets = fields.take("buckets").size();
+  return RelativeBias{buckets, read_rows(fields.take("rows"), buckets)};
+}
+
+Relation read_disentangled(Fields& fields) {
+  DisentangledAttention relation{};
+  relation.span = fields.take("span").size();
+  relation.rows = read_rows(fields.take("rows"), 2 * relation.span);
+  relation.has_content_to_position = fields.take("content_to_position").flag();
+  relation.has_position_to_content = fields.take("position_to_content").flag();
+  relation.has_shared_projections = fields.take("shared_projections").flag();
+  relation.norm = read_optional(fields.take("norm"), kNorms);
+  fields.pass("dropout");
+  return relation;
+}
+
+const Readers<Relation> kRelations = {{"RotaryEmbedding", read_rotary},
+                                      {"RelativeBias", read_relative_bias},
+                                      {"DisentangledAttention", read_disentangled}};
 
 Attention read_attention(Fields& fields) {
   Attention attention{};
@@ -138,15 +167,15 @@ Attention read_attention(Fields& fields) {
   attention.has_bias = fields.take("bias").flag();
   attention.has_output_bias = fields.take("output_bias").flag();
   const Value relation = fields.take("relation");
-  attention.rotary = read_optional(relation, kRelations);
-  if (attention.rotary && 2 * attention.rotary->frequencies.size() > attention.head_dim) {
+  if (!relation.is_none()) attention.relation = read(relation, kRelations);
+  const auto* rotary = std::get_if<RotaryEmbedding>(&attention.relation);
+  if (rotary != nullptr && 2 * rotary->frequencies.size() > attention.head_dim) {
     throw relation.expected("at most " + std::to_string(attention.head_dim / 2) + " frequencies");
   }
   const Value window = fields.take("window");
   if (!window.is_none()) attention.window = window.size(0);
   attention.is_causal = fields.take("causal").flag();
-  const Value qk_norm = fields.take("qk_norm");
-  if (!qk_norm.is_none()) throw qk_norm.expected("None, since the C++ engine has no norms of queries and keys");
+  attention.qk_norm = read_optional(fields.take("qk_norm"), kNorms);
   fields.pass("dropout");
   fields.pass("output_dropout");
   return attention;
@@ -229,6 +258,13 @@ HeadPart read_dense(Fields& fields) {
   return dense;
 }
 
+// One row: the parameter is the difference already.
+HeadPart read_token_difference(Fields& fields) {
+  fields.pass("positive_id");
+  fields.pass("negative_id");
+  return Dense{1, Activation::none, false};
+}
+
 HeadPart read_normalize(Fields& fields) { return read(fields.take("norm"), kNorms); }
 
 HeadPart read_dropout(Fields& fields) {
@@ -236,7 +272,10 @@ HeadPart read_dropout(Fields& fields) {
   return std::nullopt;
 }
 
-const Readers<HeadPart> kHeadParts = {{"Dense", read_dense}, {"Normalize", read_normalize}, {"Dropout", read_dropout}};
+const Readers<HeadPart> kHeadParts = {{"Dense", read_dense},
+                                      {"Normalize", read_normalize},
+                                      {"Dropout", read_dropout},
+                                      {"TokenDifference", read_token_difference}};
 
 Head read_head(Fields& fields) {
   Head head{};

@@ -77,14 +77,14 @@ class HeadRows {
 // b for products a b^T of rows with `rows`.
 inline std::uint32_t* transposed_panels(const HeadRows& rows, std::size_t count, std::size_t dim, Scratch& scratch) {
   std::uint32_t* panels = words_of(scratch.take(round_up(count, kPanel) * dim));
-  pack_keys(count, dim, rows.words(), rows.stride(), panels);
+  pack_keys(0, count, dim, rows_in_one_place(rows.words(), rows.stride()), panels);
   return panels;
 }
 
 // b for products a b of rows with `rows`.
 inline std::uint32_t* panels_of(const HeadRows& rows, std::size_t count, std::size_t dim, Scratch& scratch) {
   std::uint32_t* panels = words_of(scratch.take(round_up(dim, kPanel) * count));
-  pack_values(Format::fp32, count, dim, rows.words(), rows.stride(), panels);
+  pack_values(Format::fp32, 0, count, dim, rows_in_one_place(rows.words(), rows.stride()), panels);
   return panels;
 }
 
@@ -108,8 +108,9 @@ inline AttentionCall attention_call(const VarlenAttention& call, const Sequence&
   AttentionCall attention{};
   attention.format = Format::fp32;
   attention.dim = call.dim;
+  attention.heads = 1;
   attention.queries = sequence.queries;
-  attention.keys = sequence.keys;
+  attention.own.count = sequence.keys;
   attention.first_query = sequence.position;
   attention.before = call.before;
   attention.after = call.after;
@@ -131,16 +132,15 @@ void varlen_attention_forward(const VarlenAttention& call, const VarlenForward& 
   AttentionCall attention = attention_call(call, sequence);
   attention.query = query.words();
   attention.query_stride = query.stride();
-  attention.key = key.words();
-  attention.value = value.words();
-  attention.key_stride = key.stride();
+  attention.own = {key.words(), value.words(), key.stride(), sequence.keys};
   attention.output = {context.row(0), context.stride()};
   attention.scratch = words_of(scratch.take(0));
+  const PackedKeys packed = pack(attention);
   const std::size_t group = call.heads / call.kv_heads;
   for (std::size_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     query.read(call.query, head, sequence.first_query, sequence.queries);
     query.rotate(sequence.position, sequence.queries, 1.0f);
-    attend(attention, [&](std::size_t row, KeyRange range, Softmax softmax, float* weights) {
+    attend(attention, packed, 0, [&](std::size_t row, KeyRange range, Softmax softmax, float* weights) {
       const std::size_t place = (sequence.first_query + row) * call.heads + head;
       results.softmax[2 * place] = softmax.largest;
       results.softmax[2 * place + 1] = 1.0f / softmax.sum;

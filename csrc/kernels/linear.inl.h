@@ -49,6 +49,7 @@ inline void finish_rows(const LinearCall& call) {
   for (std::size_t row = 0; row < call.rows; ++row) {
     float* result = call.output.data + row * call.output.stride;
     finish_row<activation>(call, row, result);
+    if (call.head_norms != nullptr) normalize_heads(*call.head_norms, result);
     if (call.rotation != nullptr) rotate_row(*call.rotation, row, result);
     if (call.stream.data != nullptr) {
       float* stream = call.stream.data + row * call.stream.stride;

@@ -49,6 +49,7 @@ BUCKETS = (1, *(2,) * 20, *(3,) * 9, *range(4, 9), *(9,) * 9, *(10,) * 20, 11)
 """The same in buckets that grow, up to a distance of 32."""
 ROTARY = RotaryEmbedding(tuple(0.5**number for number in range(13)))
 ROTARY_7 = RotaryEmbedding((1.0, 0.2, 0.04))
+FAR = AbsolutePositions(320)
 LENGTHS = [1, 2, 17, 64, 33, 5, 1, 48, 49, 31, 16, 3, 20, 90, 9, 7, 50]
 """One, odd, around panels and chunks of queries, in no order."""
 
@@ -138,10 +139,12 @@ NETWORKS: dict[str, Parts] = {
         attention=Attention(4, 14, kv_heads=2, qk_norm=RMSNorm(1e-6), relation=ROTARY_7)
     ),
     "norms of queries and keys, all seen": network(attention=Attention(2, 26, qk_norm=LayerNorm(1e-5))),
-    "bias by distance": network(attention=Attention(2, 26, relation=RELATIVE)),
-    "bias by distance, window": network(attention=Attention(3, 13, relation=RELATIVE, window=7), pooling="mean"),
+    "bias by distance": network(attention=Attention(2, 26, relation=RELATIVE), positions=FAR),
+    "bias by distance, window": network(
+        attention=Attention(3, 13, relation=RELATIVE, window=7), pooling="mean", positions=FAR
+    ),
     "bias by distance, causal": network(
-        attention=Attention(4, 14, kv_heads=2, relation=RELATIVE, causal=True), pooling="last"
+        attention=Attention(4, 14, kv_heads=2, relation=RELATIVE, causal=True), pooling="last", positions=FAR
     ),
     "disentangled": disentangled(NEAR),
     "disentangled, buckets": disentangled(BUCKETS),

@@ -33,10 +33,14 @@ OWN = ("cpp", "reference")
 """The backends that compute from a description."""
 
 
-def of_backend(backend: str) -> list[str]:
+def of_backend(backend: str, *, training: bool = False) -> list[str]:
     """The networks that a backend says it can run."""
-    can = import_module(BACKENDS[backend]).CAN
-    return [name for name, parts in NETWORKS.items() if features(*parts) <= can]
+    loaded = load_backend(backend)
+    return [
+        name
+        for name, parts in NETWORKS.items()
+        if not loaded.unsupported(request(parts, Parameters(*parts), training=training))
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +95,18 @@ def test_logits_of_the_engine(name: str, isa: str, monkeypatch: pytest.MonkeyPat
         assert 0.0 < noise <= tolerance, f"{precision}: {noise:.4f}"
 
 
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith(("bias by", "disentangled"))])
+def test_relative_positions_of_long_sequences(name: str, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTCE_ISA", isa)
+    batch = random_batch(NETWORKS[name][0], [144, 145, 3, 300])
+    with torch.no_grad():
+        expected, _ = double_logits(name, batch, grad=False)
+    module = Parameters(*NETWORKS[name])
+    assert close_to(engine(name, module, "fp32").logits(batch, 2).double(), expected, LOGITS)
+    assert 0.0 < relative_noise(engine(name, module, "bf16").logits(batch, 2).double(), expected) <= BF16_NOISE
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", of_backend("cpp"))
 def test_a_pair_depends_on_itself_alone(name: str, precision: Precision) -> None:
@@ -130,7 +146,9 @@ def test_memory_is_linear_in_the_length() -> None:
     assert close_to(found.double(), expected, LOGITS)
 
 
-@pytest.mark.parametrize(("backend", "name"), [(backend, name) for backend in OWN for name in of_backend(backend)])
+@pytest.mark.parametrize(
+    ("backend", "name"), [(backend, name) for backend in OWN for name in of_backend(backend, training=True)]
+)
 def test_gradients(name: str, backend: str) -> None:
     batch = random_batch(NETWORKS[name][0], LENGTHS)
     expected, reference = double_logits(name, batch, grad=True)

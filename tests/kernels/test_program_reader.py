@@ -18,7 +18,6 @@ from fastce.spec import (
     LayerNorm,
     RelativeBias,
     RotaryEmbedding,
-    TokenDifference,
 )
 from fastce.steps import program
 
@@ -59,7 +58,15 @@ def with_field(part: Any) -> Any:
 
 EVERYTHING = [
     (name, path, part)
-    for name in ("as BERT", "as Qwen", "as ModernBERT", "a longer chain")
+    for name in (
+        "as BERT",
+        "as Qwen",
+        "as ModernBERT",
+        "a longer chain",
+        "bias by distance",
+        "disentangled",
+        "two tokens' difference",
+    )
     for path, part in parts(program(*NETWORKS[name]))
 ]
 
@@ -81,15 +88,17 @@ def test_a_field_that_is_missing_is_refused(kind: str) -> None:
         build(put(program(*NETWORKS[name]), path, value))
 
 
-DISENTANGLED = DisentangledAttention(1, (0, 1, 1), True, True, True, None)
+BIAS = RelativeBias(2, (0, 1, 2))
+DISENTANGLED = DisentangledAttention(1, (0, 1), True, True, True, None)
 
 
 @pytest.mark.parametrize(
     ("attention", "message"),
     [
-        (replace(ATTENTION, relation=RelativeBias(2, (0, 1, 1))), "Attention.relation: 'RelativeBias' is none of"),
-        (replace(ATTENTION, relation=DISENTANGLED), "Attention.relation: 'DisentangledAttention' is none of"),
-        (replace(ATTENTION, qk_norm=NORM), "Attention.qk_norm: expected None, since"),
+        (replace(ATTENTION, relation=NORM), "Attention.relation: 'LayerNorm' is none of RotaryEmbedding, RelativeBias"),
+        (replace(ATTENTION, relation=BIAS), "RelativeBias.rows[2]: expected a row below 2, got 2"),
+        (replace(ATTENTION, relation=DISENTANGLED), "DisentangledAttention.rows: expected a row for each distance"),
+        (replace(ATTENTION, qk_norm=1.0), "Attention.qk_norm: 'float' is none of LayerNorm, RMSNorm"),
         (replace(ATTENTION, relation=RotaryEmbedding((1.0,) * 11)), "Attention.relation: expected at most 10"),
         (replace(ATTENTION, kv_heads=2), "Attention.kv_heads: expected a divisor of the 3 heads, got 2"),
         (replace(ATTENTION, heads=0), "Attention.heads: expected a whole number of at least 1, got 0"),
@@ -113,7 +122,7 @@ def test_attention_that_the_engine_cannot_compute_is_refused(attention: Attentio
         (("steps", 1), NORM, "Program.steps[1]: 'LayerNorm' is none of Attend, Feed"),
         (("steps",), [], "Program.steps: expected a tuple, got []"),
         (("head", "pooling"), "max", "HeadSpec.pooling: 'max' is none of first, last, mean"),
-        (("head", "steps"), (TokenDifference(1, 2),), "HeadSpec.steps[0]: 'TokenDifference' is none of Dense"),
+        (("head", "steps"), (NORM,), "HeadSpec.steps[0]: 'LayerNorm' is none of Dense"),
         (("embeddings", "positions"), 512, "Embeddings.positions: 'int' is none of AbsolutePositions"),
         ((), {}, "program: 'dict' is none of Program"),
     ],

@@ -25,14 +25,18 @@ CAN = features_of(
     """
     LayerNorm LayerNorm.bias=yes|no RMSNorm PostNorm PreNorm Layer.stored
     Embeddings.norm Embeddings.positions AbsolutePositions AbsolutePositions.padding_id
-    Attention.bias=yes|no Attention.output_bias=yes|no Attention.kv_heads
-    Attention.relation RotaryEmbedding Attention.window Attention.causal=yes|no
+    Attention.bias=yes|no Attention.output_bias=yes|no Attention.kv_heads Attention.qk_norm
+    Attention.relation RotaryEmbedding RelativeBias Attention.window Attention.causal=yes|no
+    DisentangledAttention DisentangledAttention.content_to_position=yes|no DisentangledAttention.norm
+    DisentangledAttention.position_to_content=yes|no DisentangledAttention.shared_projections=yes|no
     FeedForward.activation=gelu|gelu_tanh|relu|silu|tanh FeedForward.gated=yes|no
     FeedForward.bias=yes|no FeedForward.output_bias=yes|no
     HeadSpec.pooling=first|last|mean
-    Dense Dense.bias=yes|no Dense.activation=gelu|gelu_tanh|relu|silu|tanh Normalize Dropout
+    Dense Dense.bias=yes|no Dense.activation=gelu|gelu_tanh|relu|silu|tanh Normalize Dropout TokenDifference
     """
 )
+
+UNTRAINED = features_of("RelativeBias DisentangledAttention")
 
 
 class CppEncoder:
@@ -83,7 +87,7 @@ class CppBackend:
             warn_without_module()
             return [*reasons, "fastce is without its C++ module"]
         choose_level()
-        return reasons + not_understood(request.network, CAN)
+        return reasons + not_understood(request.network, CAN - UNTRAINED if request.training else CAN)
 
     def build(self, request: Request) -> CppEncoder:
         """See `Backend`."""
