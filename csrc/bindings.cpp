@@ -3,6 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "cpu_features.h"
 #include "dispatch.h"
 #include "encoder.h"
@@ -42,15 +44,25 @@ class PythonEncoder {
   }
 
   FloatArray logits(const IntArray& input_ids, const IntArray& token_type_ids, const IntArray& position_ids,
-                    const IntArray& cu_seqlens, std::size_t num_threads) const {
-    const py::ssize_t pairs = cu_seqlens.size() - 1;
-    if (pairs < 0 || cu_seqlens.at(0) != 0) throw py::value_error("cu_seqlens: expected num_pairs + 1 numbers from 0");
-    const py::ssize_t tokens = cu_seqlens.at(pairs);
+                    const IntArray& cu_seqlens, const std::optional<IntArray>& prefixes,
+                    std::size_t num_threads) const {
+    const py::ssize_t sequences = cu_seqlens.size() - 1;
+    if (sequences < 0 || cu_seqlens.at(0) != 0)
+      throw py::value_error("cu_seqlens: expected a number more than sequences, from 0");
+    const py::ssize_t pairs = prefixes ? prefixes->size() : sequences;
+    if (pairs > sequences) throw py::value_error("prefixes: more than sequences");
+    const py::ssize_t tokens = cu_seqlens.at(sequences);
     for (const IntArray* ids : {&input_ids, &token_type_ids, &position_ids}) {
       if (ids->size() != tokens) throw py::value_error("ids: expected " + std::to_string(tokens) + " of each kind");
     }
-    const Batch batch{static_cast<std::size_t>(pairs), input_ids.data(), token_type_ids.data(), position_ids.data(),
-                      cu_seqlens.data()};
+    Batch batch{};
+    batch.num_prefixes = static_cast<std::size_t>(sequences - pairs);
+    batch.num_pairs = static_cast<std::size_t>(pairs);
+    batch.input_ids = input_ids.data();
+    batch.token_type_ids = token_type_ids.data();
+    batch.position_ids = position_ids.data();
+    batch.cu_seqlens = cu_seqlens.data();
+    batch.prefixes = prefixes ? prefixes->data() : nullptr;
     FloatArray logits({pairs, static_cast<py::ssize_t>(encoder_.num_labels())});
     float* output = logits.mutable_data();
     const py::gil_scoped_release released;
@@ -58,6 +70,7 @@ class PythonEncoder {
     return logits;
   }
 
+  std::size_t shared_bytes() const { return encoder_.shared_bytes(); }
   const std::string& isa() const { return level_.name; }
 
  private:
@@ -100,8 +113,13 @@ PYBIND11_MODULE(_core, module) {
                     const std::string&>(),
            py::arg("program"), py::arg("weights"), py::arg("number_format"), py::arg("isa") = "")
       .def("logits", &PythonEncoder::logits, py::arg("input_ids"), py::arg("token_type_ids"), py::arg("position_ids"),
-           py::arg("cu_seqlens"), py::arg("num_threads") = 0,
-           "Logits, float32 [num_pairs, num_labels], of sequences end to end; 0 threads mean default_num_threads().")
+           py::arg("cu_seqlens"), py::arg("prefixes") = py::none(), py::arg("num_threads") = 0,
+           "Logits, float32 [num_pairs, num_labels], of sequences end to end. With `prefixes`, int32 [num_pairs], the "
+           "pairs are the last sequences, and each begins with the tokens of the one that it names among those before "
+           "the pairs; -1: with none. 0 threads mean default_num_threads().")
+      .def_property_readonly("shared_bytes", &PythonEncoder::shared_bytes,
+                             "Bytes that a token takes while sequences share it; 0 where tokens depend on those behind "
+                             "them, so that there can't be prefixes.")
       .def_property_readonly("isa", &PythonEncoder::isa, "The ISA level that runs.");
   bind_kernels(module);
   bind_training(module);

@@ -40,25 +40,42 @@ void BlockRun::project(Slot& slot, const AttentionPart& part, const PackedLinear
   plan_.kernels.linear(call);
 }
 
-// The heads from `head` on of one sequence, whose keys begin at `first_key_head` of the projected rows.
-AttentionCall BlockRun::call_for(const AttentionPart& part, std::size_t pair, HeadGroup group,
-                                 std::size_t first_key_head) const {
+// Heads that share their keys, of one sequence.
+AttentionCall BlockRun::call_for(const AttentionPart& part, std::size_t sublayer, std::size_t pair,
+                                 HeadGroup group) const {
   const std::size_t width = words_for(part.format, part.head_dim);
-  const std::size_t key_head = group.first / (part.heads / part.kv_heads);
-  const auto rows_of = [&](Operand rows, std::size_t first_head, std::size_t count) {
-    const std::uint32_t* keys = rows.words + (first_head + key_head) * width;
+  const auto rows_of = [&](Operand rows, std::size_t count) {
+    const std::uint32_t* keys = rows.words + group.first / (part.heads / part.kv_heads) * width;
     return KeyRows{keys, keys + part.kv_heads * width, rows.stride, count};
   };
+  const std::size_t before = prefix_length(pair);
   AttentionCall call{};
   call.format = part.format;
   call.dim = part.head_dim;
   call.heads = group.count;
   call.before = part.before;
   call.after = part.after;
-  call.own = rows_of(projected_.operand(part.format, start(pair)), first_key_head, length(pair));
+  if (before > 0) call.prefix = rows_of(prefixes_.operand(sublayer, batch_.prefix_start(block_.first + pair)), before);
+  call.own = rows_of(keys_of(part, start(pair)), length(pair));
   call.scale = part.scale;
   if (part.relative != nullptr) call.relative = part.relative->heads.data() + group.first;
   return call;
+}
+
+// Projected keys, then values, of the rows from `row` on.
+Operand BlockRun::keys_of(const AttentionPart& part, std::size_t row) const {
+  Operand rows = projected_.operand(part.format, row);
+  if (!part.is_pooled()) rows.words += part.heads * words_for(part.format, part.head_dim);
+  return rows;
+}
+
+void BlockRun::keep_keys(const AttentionPart& part, std::size_t sublayer) {
+  const std::size_t words = 2 * part.kv_heads * words_for(part.format, part.head_dim);
+  for_rows(start(block_.end - block_.first), [&](Slot&, std::size_t row, std::size_t rows) {
+    const Operand from = keys_of(part, row);
+    const Operand to = prefixes_.operand(sublayer, batch_.start(block_.first) + row);
+    for (std::size_t i = 0; i < rows; ++i) std::copy_n(from.words + i * from.stride, words, to.words + i * to.stride);
+  });
 }
 
 // Calls attend(pair, heads that share their keys, slot) for all heads; where there are fewer such groups than threads,
@@ -73,11 +90,12 @@ void BlockRun::for_heads(const AttentionPart& part, const Attend& attend) {
   });
 }
 
-void BlockRun::attend(const AllRows&, const AttentionPart& part, std::size_t) {
+void BlockRun::attend(const AllRows&, const AttentionPart& part, std::size_t sublayer) {
   for_heads(part, [&](std::size_t pair, HeadGroup group, Slot& slot) {
     const Operand projected = projected_.operand(part.format, start(pair));
-    AttentionCall call = call_for(part, pair, group, part.heads);
+    AttentionCall call = call_for(part, sublayer, pair, group);
     call.queries = length(pair);
+    call.first_query = prefix_length(pair);
     call.query = projected.words + group.first * words_for(part.format, part.head_dim);
     call.query_stride = projected.stride;
     call.output = {context_.row(start(pair)) + group.first * part.head_dim, context_.stride()};
@@ -94,7 +112,7 @@ void BlockRun::attend(const PooledRow& rows, const AttentionPart& part, std::siz
   });
   for_heads(part, [&](std::size_t pair, HeadGroup group, Slot& slot) {
     const Operand query = pooled_query_.operand(part.format, pair);
-    AttentionCall call = call_for(part, pair, group, 0);
+    AttentionCall call = call_for(part, sublayer, pair, group);
     call.queries = 1;
     call.first_query = static_cast<std::size_t>(pooled_positions_[pair]);
     call.query = query.words + group.first * words_for(part.format, part.head_dim);
@@ -153,7 +171,7 @@ void BlockRun::attend(const FoldedRow& rows, const AttentionPart& part, std::siz
 Operand BlockRun::gather_pooled(Slot& slot, std::size_t sublayer, std::size_t pair, std::size_t pairs) {
   const Rows& read = rows_before(sublayer, pooled_);
   for (std::size_t i = pair; i < pair + pairs; ++i) {
-    const std::size_t row = start(i) + static_cast<std::size_t>(pooled_positions_[i]);
+    const std::size_t row = pooled_row(i);
     std::copy_n(tokens_.rows.row(row), tokens_.rows.stride(), pooled_.rows.row(i));
     if (&read == &pooled_.normed) std::copy_n(tokens_.normed.row(row), tokens_.normed.stride(), read.row(i));
   }

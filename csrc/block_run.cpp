@@ -19,10 +19,11 @@ const Norm* pointer_to(const std::optional<Norm>& norm) { return norm ? &*norm :
 
 }  // namespace
 
-BlockRun::BlockRun(const Plan& plan, const std::vector<RotaryTable>& rotaries, const Batch& batch,
-                   std::size_t num_threads)
+BlockRun::BlockRun(const Plan& plan, const std::vector<RotaryTable>& rotaries, const PrefixKeys& prefixes,
+                   const Batch& batch, std::size_t num_threads)
     : plan_(plan),
       rotaries_(rotaries),
+      prefixes_(prefixes),
       batch_(batch),
       num_threads_(num_threads),
       chunk_rows_(chunk_rows_for(plan.widths)),
@@ -81,11 +82,12 @@ void BlockRun::run(const Block& block, float* logits) {
   const std::size_t pairs = block.end - block.first;
   const std::size_t tokens = start(pairs);
   std::size_t longest = 0;
-  for (std::size_t pair = 0; pair < pairs; ++pair) longest = std::max(longest, length(pair));
+  for (std::size_t pair = 0; pair < pairs; ++pair) longest = std::max(longest, prefix_length(pair) + length(pair));
   reserve(tokens, pairs, longest);
   for (std::size_t pair = 0; pair < pairs; ++pair) {
-    std::iota(positions_.begin() + start(pair), positions_.begin() + start(pair + 1), 0);
-    pooled_positions_[pair] = plan_.pooling == program::Pooling::last ? length(pair) - 1 : 0;
+    const std::size_t before = prefix_length(pair);
+    std::iota(positions_.begin() + start(pair), positions_.begin() + start(pair + 1), before);
+    pooled_positions_[pair] = plan_.pooling == program::Pooling::last ? before + length(pair) - 1 : 0;
   }
 
   for_rows(tokens, [&](Slot& slot, std::size_t row, std::size_t rows) {
@@ -95,6 +97,10 @@ void BlockRun::run(const Block& block, float* logits) {
   for (std::size_t i = 0; i < plan_.sublayers.size(); ++i) {
     const auto* part = std::get_if<AttentionPart>(&plan_.sublayers[i].part);
     if (part == nullptr) continue;  // has run with what is before it
+    if (block.end <= batch_.num_prefixes) {
+      keep_keys(*part, i);
+      if (part->is_pooled()) return;  // nobody asks for more of a prefix
+    }
     std::visit([&](const auto& rows) { attend(rows, *part, i); }, part->rows);
     is_pooled = part->is_pooled();
     const Stream& stream = is_pooled ? pooled_ : tokens_;
@@ -107,7 +113,7 @@ void BlockRun::run(const Block& block, float* logits) {
   }
   for_rows(pairs, [&](Slot& slot, std::size_t pair, std::size_t count) {
     if (!is_pooled) pool(pair, count);
-    classify(slot, pair, count, logits + block_.first * plan_.num_labels);
+    classify(slot, pair, count, logits + (block_.first - batch_.num_prefixes) * plan_.num_labels);
   });
 }
 
@@ -229,7 +235,7 @@ void BlockRun::pool(std::size_t pair, std::size_t pairs) {
   std::vector<double> sums(plan_.hidden_size);
   for (std::size_t i = pair; i < pair + pairs; ++i) {
     const bool is_mean = plan_.pooling == program::Pooling::mean;
-    const std::size_t first = start(i) + (is_mean ? 0 : static_cast<std::size_t>(pooled_positions_[i]));
+    const std::size_t first = is_mean ? start(i) : pooled_row(i);
     const std::size_t count = is_mean ? length(i) : 1;
     std::fill(sums.begin(), sums.end(), 0.0);
     for (std::size_t row = first; row < first + count; ++row) {
@@ -263,9 +269,15 @@ void BlockRun::classify(Slot& slot, std::size_t pair, std::size_t pairs, float* 
 }
 
 std::size_t BlockRun::start(std::size_t pair) const {
-  return static_cast<std::size_t>(batch_.cu_seqlens[block_.first + pair] - batch_.cu_seqlens[block_.first]);
+  return batch_.start(block_.first + pair) - batch_.start(block_.first);
 }
 
-std::size_t BlockRun::length(std::size_t pair) const { return start(pair + 1) - start(pair); }
+std::size_t BlockRun::length(std::size_t pair) const { return batch_.length(block_.first + pair); }
+
+std::size_t BlockRun::prefix_length(std::size_t pair) const { return batch_.prefix_length(block_.first + pair); }
+
+std::size_t BlockRun::pooled_row(std::size_t pair) const {
+  return start(pair) + static_cast<std::size_t>(pooled_positions_[pair]) - prefix_length(pair);
+}
 
 }  // namespace fastce

@@ -5,12 +5,13 @@
 #include <vector>
 
 #include "plan.h"
+#include "prefix_keys.h"
 #include "rotary.h"
 #include "rows.h"
 
 namespace fastce {
 
-// Pairs `first` to before `end` of a batch.
+// Sequences `first` to before `end` of a batch: prefixes, or pairs.
 struct Block {
   std::size_t first;
   std::size_t end;
@@ -19,10 +20,13 @@ struct Block {
 // Runs blocks, one after another. With several threads, each step of a block is split among them.
 class BlockRun {
  public:
-  // `rotaries` has a table for each of the plan's, long enough for the batch.
-  BlockRun(const Plan& plan, const std::vector<RotaryTable>& rotaries, const Batch& batch, std::size_t num_threads);
+  // `rotaries` has a table for each of the plan's, long enough for the batch; `prefixes` has room for all of its
+  // prefixes.
+  BlockRun(const Plan& plan, const std::vector<RotaryTable>& rotaries, const PrefixKeys& prefixes, const Batch& batch,
+           std::size_t num_threads);
 
-  // Writes the logits of the block's pairs to their places in `logits` [num_pairs][num_labels].
+  // Writes the logits of the block's pairs to their places in `logits` [num_pairs][num_labels], or the keys and values
+  // of its prefixes, which must have run before the pairs that begin with them.
   void run(const Block& block, float* logits);
 
  private:
@@ -95,16 +99,21 @@ class BlockRun {
   void attend(const PooledRow& rows, const AttentionPart& part, std::size_t sublayer);
   void attend(const FoldedRow& rows, const AttentionPart& part, std::size_t sublayer);
   Operand gather_pooled(Slot& slot, std::size_t sublayer, std::size_t pair, std::size_t pairs);
-  AttentionCall call_for(const AttentionPart& part, std::size_t pair, HeadGroup group,
-                         std::size_t first_key_head) const;
+  AttentionCall call_for(const AttentionPart& part, std::size_t sublayer, std::size_t pair, HeadGroup group) const;
   template <class Attend>
   void for_heads(const AttentionPart& part, const Attend& attend);
 
-  std::size_t start(std::size_t pair) const;   // a pair's first row in the block
-  std::size_t length(std::size_t pair) const;  // and its number of rows
+  Operand keys_of(const AttentionPart& part, std::size_t row) const;
+  void keep_keys(const AttentionPart& part, std::size_t sublayer);
+
+  std::size_t start(std::size_t pair) const;          // a pair's first row in the block,
+  std::size_t length(std::size_t pair) const;         // its number of rows,
+  std::size_t prefix_length(std::size_t pair) const;  // the tokens before them,
+  std::size_t pooled_row(std::size_t pair) const;     // and the row that the head reads
 
   const Plan& plan_;
   const std::vector<RotaryTable>& rotaries_;
+  const PrefixKeys& prefixes_;
   const Batch& batch_;
   const std::size_t num_threads_;
   const std::size_t chunk_rows_;

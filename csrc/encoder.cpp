@@ -15,14 +15,13 @@ namespace {
 constexpr std::size_t kBlockTokens = 256;
 
 // Whole sequences of about the wanted number of tokens; smaller blocks towards the end, so that threads end together.
-std::vector<Block> make_blocks(const Batch& batch, std::size_t num_threads) {
+std::vector<Block> make_blocks(const Batch& batch, Block all, std::size_t num_threads) {
   std::vector<Block> blocks;
-  const auto total = static_cast<std::size_t>(batch.cu_seqlens[batch.num_pairs]);
-  for (std::size_t first = 0; first < batch.num_pairs;) {
-    const auto start = static_cast<std::size_t>(batch.cu_seqlens[first]);
-    const std::size_t wanted = std::min(kBlockTokens, (total - start) / (2 * num_threads));
+  for (std::size_t first = all.first; first < all.end;) {
+    const std::size_t start = batch.start(first);
+    const std::size_t wanted = std::min(kBlockTokens, (batch.start(all.end) - start) / (2 * num_threads));
     std::size_t end = first + 1;
-    while (end < batch.num_pairs && static_cast<std::size_t>(batch.cu_seqlens[end + 1]) - start <= wanted) ++end;
+    while (end < all.end && batch.start(end + 1) - start <= wanted) ++end;
     blocks.push_back({first, end});
     first = end;
   }
@@ -39,13 +38,13 @@ bool leaves_threads_idle(std::size_t num_blocks, std::size_t num_threads) {
 
 // Tables for the longest sequence.
 std::vector<RotaryTable> make_tables(const Plan& plan, const Batch& batch) {
-  std::int32_t longest = 0;
-  for (std::size_t i = 0; i < batch.num_pairs; ++i) {
-    longest = std::max(longest, batch.cu_seqlens[i + 1] - batch.cu_seqlens[i]);
+  std::size_t longest = 0;
+  for (std::size_t i = 0; i < batch.num_prefixes + batch.num_pairs; ++i) {
+    longest = std::max(longest, batch.prefix_length(i) + batch.length(i));
   }
   std::vector<RotaryTable> tables;
   for (const program::RotaryEmbedding& rotary : plan.rotaries) {
-    tables.emplace_back(rotary, static_cast<std::size_t>(longest));
+    tables.emplace_back(rotary, longest);
   }
   return tables;
 }
@@ -53,12 +52,23 @@ std::vector<RotaryTable> make_tables(const Plan& plan, const Batch& batch) {
 }  // namespace
 
 void Encoder::check(const Batch& batch) const {
-  for (std::size_t i = 0; i < batch.num_pairs; ++i) {
+  const std::size_t sequences = batch.num_prefixes + batch.num_pairs;
+  for (std::size_t i = 0; i < sequences; ++i) {
     if (batch.cu_seqlens[i + 1] <= batch.cu_seqlens[i]) {
       throw std::invalid_argument("sequence " + std::to_string(i) + " has no tokens");
     }
   }
-  const auto total = static_cast<std::size_t>(batch.cu_seqlens[batch.num_pairs]);
+  if (batch.num_prefixes > 0 && !plan_.shares_prefixes) {
+    throw std::invalid_argument("prefixes: tokens of this network depend on those behind them");
+  }
+  for (std::size_t i = 0; batch.prefixes != nullptr && i < batch.num_pairs; ++i) {
+    const std::int32_t prefix = batch.prefixes[i];
+    if (prefix < -1 || (prefix >= 0 && static_cast<std::size_t>(prefix) >= batch.num_prefixes)) {
+      throw std::invalid_argument("prefixes: " + std::to_string(prefix) + " is none of the " +
+                                  std::to_string(batch.num_prefixes));
+    }
+  }
+  const std::size_t total = batch.start(sequences);
   for (const Table& table : plan_.tables) {
     const std::int32_t* ids = batch.*table.ids;
     for (std::size_t i = 0; i < total; ++i) {
@@ -74,16 +84,21 @@ void Encoder::logits(const Batch& batch, std::size_t num_threads, float* logits)
   if (batch.num_pairs == 0) return;
   check(batch);
   const std::vector<RotaryTable> tables = make_tables(plan_, batch);
-  const std::vector<Block> blocks = make_blocks(batch, num_threads);
-  if (leaves_threads_idle(blocks.size(), num_threads)) {
-    BlockRun(plan_, tables, batch, num_threads).run({0, batch.num_pairs}, logits);
-    return;
-  }
-  std::vector<std::unique_ptr<BlockRun>> runs(std::min(num_threads, blocks.size()));
-  parallel_for(blocks.size(), runs.size(), [&](std::size_t i, std::size_t slot) {
-    if (runs[slot] == nullptr) runs[slot] = std::make_unique<BlockRun>(plan_, tables, batch, 1);
-    runs[slot]->run(blocks[i], logits);
-  });
+  const PrefixKeys prefixes(plan_, batch.start(batch.num_prefixes));
+  const auto run = [&](Block all) {
+    const std::vector<Block> blocks = make_blocks(batch, all, num_threads);
+    if (leaves_threads_idle(blocks.size(), num_threads)) {
+      BlockRun(plan_, tables, prefixes, batch, num_threads).run(all, logits);
+      return;
+    }
+    std::vector<std::unique_ptr<BlockRun>> runs(std::min(num_threads, blocks.size()));
+    parallel_for(blocks.size(), runs.size(), [&](std::size_t i, std::size_t slot) {
+      if (runs[slot] == nullptr) runs[slot] = std::make_unique<BlockRun>(plan_, tables, prefixes, batch, 1);
+      runs[slot]->run(blocks[i], logits);
+    });
+  };
+  if (batch.num_prefixes > 0) run({0, batch.num_prefixes});
+  run({batch.num_prefixes, batch.num_prefixes + batch.num_pairs});
 }
 
 }  // namespace fastce

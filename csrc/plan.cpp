@@ -122,6 +122,7 @@ class Planner {
     plan_.shares_prefixes &= attention.is_causal && part.relative == nullptr;
     part.output =
         pack(plan_.format, {linear(step.name + ".attention_output", hidden_, inner, attention.has_output_bias)});
+    plan_.shared_bytes += 2 * part.kv_heads * words_for(part.format, part.head_dim) * sizeof(std::uint32_t);
     Widths& widths = plan_.widths;
     widen(part.format == Format::fp32 ? widths.projected_fp32 : widths.projected_bf16, inner + 2 * kv_inner);
     widen(widths.product, inner + 2 * kv_inner);

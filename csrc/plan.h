@@ -15,13 +15,32 @@
 
 namespace fastce {
 
-// Sequences end to end, as fastce/packing.py lays them.
+// Sequences end to end, as fastce/packing.py lays them: first those that others begin with, then the pairs.
 struct Batch {
+  std::size_t num_prefixes;
   std::size_t num_pairs;
   const std::int32_t* input_ids;       // [total_tokens]
   const std::int32_t* token_type_ids;  // [total_tokens]
   const std::int32_t* position_ids;    // [total_tokens]
-  const std::int32_t* cu_seqlens;      // [num_pairs + 1], from 0, strictly increasing
+  const std::int32_t* cu_seqlens;      // [num_prefixes + num_pairs + 1], from 0, strictly increasing
+  const std::int32_t* prefixes;        // [num_pairs]: which one comes before a pair's own tokens, or -1; null: none
+
+  std::size_t start(std::size_t sequence) const { return static_cast<std::size_t>(cu_seqlens[sequence]); }
+  std::size_t length(std::size_t sequence) const { return start(sequence + 1) - start(sequence); }
+
+  // The tokens that come before a sequence's own, and the row of the first of them.
+  std::size_t prefix_length(std::size_t sequence) const {
+    return has_prefix(sequence) ? length(prefix_of(sequence)) : 0;
+  }
+  std::size_t prefix_start(std::size_t sequence) const { return has_prefix(sequence) ? start(prefix_of(sequence)) : 0; }
+
+ private:
+  bool has_prefix(std::size_t sequence) const {
+    return prefixes != nullptr && sequence >= num_prefixes && prefixes[sequence - num_prefixes] >= 0;
+  }
+  std::size_t prefix_of(std::size_t sequence) const {
+    return static_cast<std::size_t>(prefixes[sequence - num_prefixes]);
+  }
 };
 
 // An embedding table, and the ids that choose its rows.
@@ -145,6 +164,7 @@ struct Plan {
   std::size_t num_labels = 0;
   std::vector<program::RotaryEmbedding> rotaries;  // each once
   bool shares_prefixes = true;                     // whether rows depend on none behind them, and the last is pooled
+  std::size_t shared_bytes = 0;                    // of the keys and values of a token in all attentions
   Widths widths;
 
   // What all of these refer to.

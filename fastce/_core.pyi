@@ -29,8 +29,11 @@ class Encoder:
         token_type_ids: NDArray[np.int32],
         position_ids: NDArray[np.int32],
         cu_seqlens: NDArray[np.int32],
+        prefixes: NDArray[np.int32] | None = None,
         num_threads: int = 0,
     ) -> NDArray[np.float32]: ...
+    @property
+    def shared_bytes(self) -> int: ...
 
 Matrix = NDArray[np.float32] | NDArray[np.int16]
 """float32, or bfloat16 as int16."""

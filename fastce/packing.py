@@ -1,4 +1,4 @@
-"""(2) Token ids to packed batches: sequences end to end without padding, formed in order of length."""
+"""(2) Token ids to packed batches: sequences end to end without padding, of a bounded number of tokens."""
 
 from __future__ import annotations
 
@@ -55,12 +55,15 @@ class PackedBatch:
         token_type_ids: Token types, int32 `[total_tokens]`.
         position_ids: Positions, int32 `[total_tokens]`.
         spans: Where the sequences lie.
+        prefixes: None where each sequence is a pair. Else the pairs are the last sequences, and this says of each which
+            one, among those before the pairs, its tokens follow; -1: none. int32 `[num_pairs]`.
     """
 
     input_ids: torch.Tensor
     token_type_ids: torch.Tensor
     position_ids: torch.Tensor
     spans: Spans
+    prefixes: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same batch on `device`."""
@@ -69,6 +72,7 @@ class PackedBatch:
             self.token_type_ids.to(device),
             self.position_ids.to(device),
             self.spans.to(device),
+            None if self.prefixes is None else self.prefixes.to(device),
         )
 
 
@@ -114,12 +118,23 @@ def position_ids(input_ids: np.ndarray, cu_seqlens: np.ndarray, positions: Absol
     return ((total[1:] - before) * counts + (offset - 1)).astype(np.int32)
 
 
-def length_ordered_batches(
-    lengths: np.ndarray, max_pairs: int | None, max_tokens: int = MAX_BATCH_TOKENS
-) -> Iterator[np.ndarray]:
-    """Cuts pairs into batches of similar length, longest first so that memory peaks in the first batch.
+def order_by_length(lengths: np.ndarray) -> np.ndarray:
+    """Pairs of similar length beside each other, longest first so that memory peaks in the first batch, `[num_pairs]`.
 
     Args:
+        lengths: Tokens of each pair, `[num_pairs]`.
+    """
+    order: np.ndarray = np.argsort(-lengths, kind="stable")
+    return order
+
+
+def ordered_batches(
+    order: np.ndarray, lengths: np.ndarray, max_pairs: int | None, max_tokens: int = MAX_BATCH_TOKENS
+) -> Iterator[np.ndarray]:
+    """Cuts pairs into batches.
+
+    Args:
+        order: The pairs in the order that they are to be computed in, `[num_pairs]`.
         lengths: Tokens of each pair, `[num_pairs]`.
         max_pairs: Pairs per batch at most; None leaves it to the tokens.
         max_tokens: Tokens per batch at most, unless a single pair is longer.
@@ -127,10 +142,8 @@ def length_ordered_batches(
     Yields:
         Indices into `lengths`; together they cover each pair once.
     """
-    order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        # The first pair of a batch is its longest, so this many pairs fit whatever follows.
         most = min(max_pairs or max_tokens, max_tokens)  # no pair is shorter than a token
         total = np.cumsum(lengths[order[start : start + most]])
         size = max(1, int(np.searchsorted(total, max_tokens, side="right")))

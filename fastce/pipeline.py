@@ -13,7 +13,8 @@ from fastce.backends.base import Request, check_backend
 from fastce.backends.cache import Built, EncoderCache
 from fastce.checkpoints.checkpoint import Checkpoint
 from fastce.checks import check_positive
-from fastce.packing import MAX_BATCH_TOKENS, length_ordered_batches, pack
+from fastce.packing import MAX_BATCH_TOKENS, order_by_length, ordered_batches, pack
+from fastce.prefixes import PREFIX_MEMORY, order_by_beginning, share_prefixes
 from fastce.spec import Precision
 from fastce.threads import chosen_num_threads
 from fastce.tokenization import PairTokenizer, TokenizedPairs
@@ -148,8 +149,13 @@ class Pipeline:
             len(pairs), self.checkpoint.config.num_labels, dtype=torch.float32, device=self.checkpoint.device
         )
         num_threads = chosen_num_threads() if self.num_threads is None else self.num_threads
-        for indices in length_ordered_batches(pairs.lengths, *limits):
-            logits[indices] = built.encoder.logits(pack(pairs, indices, built.positions), num_threads)
+        shared_bytes = built.encoder.shared_bytes
+        order = order_by_beginning(pairs) if shared_bytes else order_by_length(pairs.lengths)
+        for indices in ordered_batches(order, pairs.lengths, *limits):
+            batch = pack(pairs, indices, built.positions)
+            if shared_bytes:
+                batch = share_prefixes(batch, PREFIX_MEMORY // shared_bytes)
+            logits[indices] = built.encoder.logits(batch, num_threads)
             advance(len(indices))
         advance(len(distinct) - len(pairs))
         return logits[distinct]

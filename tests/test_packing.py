@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_models import PAIRS, make_byte_bpe
 from transformers.models.roberta.modeling_roberta import RobertaEmbeddings
 
-from fastce.packing import length_ordered_batches, pack, position_ids
+from fastce.packing import order_by_length, ordered_batches, pack, position_ids
 from fastce.spec import AbsolutePositions
 from fastce.tokenization import PairTokenizer
 
@@ -19,7 +19,7 @@ LENGTHS = st.lists(st.integers(1, 600), max_size=80).map(lambda lengths: np.arra
 
 @given(lengths=LENGTHS, max_pairs=st.integers(1, 40), budget=st.integers(1, 2000))
 def test_batches_cover_each_pair_once_within_the_limits(lengths: np.ndarray, max_pairs: int, budget: int) -> None:
-    batches = list(length_ordered_batches(lengths, max_pairs, budget))
+    batches = list(ordered_batches(order_by_length(lengths), lengths, max_pairs, budget))
     assert sorted(np.concatenate([*batches, np.empty(0, dtype=int)]).tolist()) == list(range(len(lengths)))
     for batch in batches:
         assert 1 <= len(batch) <= max_pairs
@@ -29,13 +29,13 @@ def test_batches_cover_each_pair_once_within_the_limits(lengths: np.ndarray, max
 
 
 def test_without_a_number_of_pairs_tokens_alone_decide() -> None:
-    batches = list(length_ordered_batches(np.full(1000, 3), None, 300))
+    batches = list(ordered_batches(order_by_length(np.full(1000, 3)), np.full(1000, 3), None, 300))
     assert [len(batch) for batch in batches] == [100] * 10
 
 
 @given(lengths=LENGTHS, max_pairs=st.integers(1, 40), budget=st.integers(1, 2000))
 def test_no_batch_could_have_taken_the_next_pair(lengths: np.ndarray, max_pairs: int, budget: int) -> None:
-    batches = list(length_ordered_batches(lengths, max_pairs, budget))
+    batches = list(ordered_batches(order_by_length(lengths), lengths, max_pairs, budget))
     for batch, following in pairwise(batches):
         assert len(batch) == max_pairs or lengths[batch].sum() + lengths[following[0]] > budget
 

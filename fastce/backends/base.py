@@ -19,6 +19,9 @@ from fastce.spec import Precision
 class Encoder(Protocol):
     """A network ready to run: weights converted once, called once a batch."""
 
+    shared_bytes: int
+    """Bytes that a token takes while pairs share it as a part of their prefix; 0 where batches can't have prefixes."""
+
     def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
         """Computes float32 `[num_pairs, num_labels]` without gradients and without dropout.
 

@@ -21,7 +21,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 class OpsEncoder:
-    """Runs a network op by op over parameters where they lie.
+    """Runs a network op by op over parameters where they lie. Each pair by itself: no prefixes.
 
     Args:
         ops: The functions to compute with.
@@ -30,6 +30,8 @@ class OpsEncoder:
         device: Where to run.
         module: The module that holds the parameters, for training; None where there is none.
     """
+
+    shared_bytes = 0
 
     def __init__(
         self,

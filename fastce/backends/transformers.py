@@ -18,6 +18,8 @@ from fastce.threads import torch_threads
 class TransformersEncoder:
     """Unpacks a batch, pads it as the model's tokenizer does, and calls the module's own forward."""
 
+    shared_bytes = 0
+
     def __init__(self, module: torch.nn.Module, tokenizer: Any, dtype: torch.dtype, device: torch.device):
         self.module = module
         self.tokenizer = tokenizer

@@ -48,6 +48,7 @@ class CppEncoder:
         arrays = {name: stored.tensor.detach().float().numpy() for name, stored in description.weights.items()}
         network = program(description.encoder, description.head)
         self.core: _core.Encoder = _core.Encoder(network, arrays, ON_CPU[precision])
+        self.shared_bytes = self.core.shared_bytes
 
     def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
         """See `Encoder`. By default takes `OMP_NUM_THREADS`, else every CPU that the process may use."""
@@ -56,6 +57,7 @@ class CppEncoder:
             batch.token_type_ids.numpy(),
             batch.position_ids.numpy(),
             batch.spans.cu_seqlens.numpy(),
+            None if batch.prefixes is None else batch.prefixes.numpy(),
             num_threads=num_threads or 0,
         )
         return torch.from_numpy(logits)
