@@ -69,7 +69,7 @@ def test_encoder(benchmark: Any, name: str, number_format: str) -> None:
 
     def seconds() -> float:
         start = time.process_time()
-        encoder.logits(*batch, 1)
+        encoder.logits(*batch, num_threads=1)
         return time.process_time() - start
 
     operations = count_operations(program(spec, head), np.array(LENGTHS))

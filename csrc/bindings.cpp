@@ -48,7 +48,7 @@ class PythonEncoder {
                     std::size_t num_threads) const {
     const py::ssize_t sequences = cu_seqlens.size() - 1;
     if (sequences < 0 || cu_seqlens.at(0) != 0)
-      throw py::value_error("cu_seqlens: expected a number more than sequences, from 0");
+      throw py::value_error("cu_seqlens: expected num_sequences + 1 numbers from 0");
     const py::ssize_t pairs = prefixes ? prefixes->size() : sequences;
     if (pairs > sequences) throw py::value_error("prefixes: more than sequences");
     const py::ssize_t tokens = cu_seqlens.at(sequences);

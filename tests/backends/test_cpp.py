@@ -177,7 +177,7 @@ def test_a_batch_that_cannot_be() -> None:
         (batch.input_ids, [0, 0, 7], "sequence 0 has no tokens"),
         (batch.input_ids, [0, 9, 7], "sequence 1 has no tokens"),
         (batch.input_ids, [0, 3, 8], "ids: expected 8 of each kind"),
-        (batch.input_ids, [1, 3, 7], "cu_seqlens: expected num_pairs"),
+        (batch.input_ids, [1, 3, 7], "cu_seqlens: expected num_sequences"),
     ]
     for input_ids, cu_seqlens, message in cases:
         with pytest.raises(ValueError, match=message):
