@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastce.checkpoints.network import family_of
-from fastce.spec import Attention, Dense, FeedForward, HeadSpec
+from fastce.spec import Attention, Dense, DisentangledAttention, FeedForward, HeadSpec, RotaryEmbedding
 from fastce.steps import Attend, Program, kv_heads, program
 
 
@@ -53,10 +53,16 @@ def attention(part: Attention, hidden: int, lengths: np.ndarray) -> int:
     which each sees some, s in all:
 
         2 n h a + 2 n h k   for the projections, [n, h] x [h, a] and [n, h] x [h, k]
-        2 s a               for Q K^T and P V over all heads.
+        2 s a               for Q K^T and P V over all heads
+        r a                 for each term of disentangled attention: a content meets the r relative positions in its
+                            reach; tables of positions are made of weights alone, beforehand.
     """
     wide, narrow = part.heads * part.head_dim, kv_heads(part) * part.head_dim
-    return int(lengths.sum()) * 2 * hidden * (wide + narrow) + 2 * int(visible(part, lengths).sum()) * wide
+    products = 2 * int(visible(part, lengths).sum())
+    if isinstance(part.relation, DisentangledAttention):
+        terms = part.relation.content_to_position + part.relation.position_to_content
+        products += terms * positions_met(part.relation, lengths)
+    return int(lengths.sum()) * 2 * hidden * (wide + narrow) + products * wide
 
 
 def pooled_attention(part: Attention, hidden: int, lengths: np.ndarray, *, last: bool) -> int:
@@ -68,13 +74,29 @@ def pooled_attention(part: Attention, hidden: int, lengths: np.ndarray, *, last:
 
         2 h a + 2 h k + 2 a' m h   for Q and out-projection, both moved projections, and both sums over m, a' heads
 
-    Where positions rotate queries and keys, K is formed of each visible row, h k, and the scores are a wide.
+    Where positions rotate or meet queries and keys, or keys have a norm, K is formed of each visible row, h k, and the
+    scores are a wide, for each term.
     """
     wide, narrow = part.heads * part.head_dim, kv_heads(part) * part.head_dim
     pairs, seen = len(lengths), int(visible_to_one(part, lengths, last=last).sum())
     values = pairs * hidden * narrow + part.heads * seen * hidden
-    keys = values if part.relation is None else seen * (hidden * narrow + wide)
+    keys = values
+    if isinstance(part.relation, RotaryEmbedding | DisentangledAttention) or part.qk_norm is not None:
+        keys = seen * (hidden * narrow + wide)
+    if isinstance(part.relation, DisentangledAttention):
+        keys += seen * wide * (part.relation.content_to_position + part.relation.position_to_content)
     return pairs * 2 * hidden * wide + keys + values
+
+
+def positions_met(relation: DisentangledAttention, lengths: np.ndarray) -> int:
+    """How many rows of the table of relative positions each token's reach has, over all tokens."""
+    reach = len(relation.rows) // 2
+    changes = np.concatenate([[0], np.diff(relation.rows) != 0]).cumsum()  # rows before a distance, from -reach on
+    total = 0
+    for length, count in zip(*np.unique(lengths, return_counts=True), strict=True):
+        first, last = np.clip([-np.arange(length), np.arange(length)[::-1]], -reach, reach) + reach
+        total += int(count) * int((changes[last] - changes[first] + 1).sum())
+    return total
 
 
 def visible(part: Attention, lengths: np.ndarray) -> np.ndarray:

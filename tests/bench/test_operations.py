@@ -1,10 +1,25 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from transformers import AlbertConfig, BertConfig, ElectraConfig
 
 from fastce.bench.operations import count_operations, program_of
+from fastce.spec import (
+    Attention,
+    Dense,
+    DisentangledAttention,
+    Embeddings,
+    EncoderSpec,
+    FeedForward,
+    HeadSpec,
+    Layer,
+    LayerNorm,
+    PostNorm,
+)
+from fastce.steps import program
 
 SIZES = {"hidden_size": 6, "num_attention_heads": 3, "intermediate_size": 10, "num_hidden_layers": 3}
 
@@ -45,6 +60,30 @@ def test_narrow_embeddings_are_projected() -> None:
     network = program_of(ElectraConfig(**SIZES, embedding_size=5, num_labels=1))
     assert network is not None
     assert count_operations(network, np.array([7])) == counted_by_hand(7, 1, embedding=5)
+
+
+def test_contents_meet_the_positions_in_their_reach() -> None:
+    rows = (0, 1, 1, 2, 3, 4, 4)  # of distances -3 to 3
+    relation = DisentangledAttention(3, rows, True, True, True, None)
+    encoder, head = (
+        EncoderSpec(
+            hidden_size=6,
+            max_length=10,
+            embeddings=Embeddings(10, 6, None),
+            layers=(Layer(Attention(3, 2), FeedForward(10, "gelu")),) * 3,
+            placement=PostNorm(LayerNorm(1e-5)),
+        ),
+        HeadSpec("first", (Dense(6), Dense(1))),
+    )
+    other = replace(
+        encoder, layers=tuple(replace(x, attention=replace(x.attention, relation=relation)) for x in encoder.layers)
+    )
+    plain = count_operations(program(encoder, head), np.array([5]))
+    # Queries 0 to 4 reach distances 0 to 4, -1 to 3, ..., -4 to 0: rows 2 3 4, 1 2 3 4, 1 2 3 4, 0 1 2 3, 0 1 2.
+    met = 2 * product(3 + 4 + 4 + 4 + 3, 2, 3)
+    folded = 3 * product(1, 2, 6) + 3 * product(1, 6, 5)
+    pooled = product(5, 6, 6) + 3 * 3 * product(1, 2, 5)
+    assert count_operations(program(other, head), np.array([5])) == plain + 2 * met - folded + pooled
 
 
 def test_large_counts_do_not_overflow() -> None:
