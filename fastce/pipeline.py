@@ -89,7 +89,7 @@ class Pipeline:
         device, number = str(self.checkpoint.device), "all" if threads is None else threads
         facts = f"backend={built.backend!r}, precision={self.precision!r}, device={device!r}, num_threads={number}"
         against = [f"not {name}: {', '.join(found.reasons)}" for name, found in built.choice.passed_over.items()]
-        return "; ".join([facts, *against])
+        return "; ".join([facts, *built.encoder.remarks, *against])
 
     def request(self) -> Request:
         """What its backend is asked to run."""

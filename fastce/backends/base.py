@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
@@ -21,6 +21,8 @@ class Encoder(Protocol):
 
     shared_bytes: int
     """Bytes that a token takes while pairs share it as a part of their prefix; 0 where batches can't have prefixes."""
+    remarks: Sequence[str]
+    """What was done to the weights beyond rounding them, in words."""
 
     def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
         """Computes float32 `[num_pairs, num_labels]` without gradients and without dropout.

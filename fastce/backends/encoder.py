@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class OpsEncoder:
     """
 
     shared_bytes = 0
+    remarks: Sequence[str] = ()
 
     def __init__(
         self,

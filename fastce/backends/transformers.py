@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -19,6 +19,7 @@ class TransformersEncoder:
     """Unpacks a batch, pads it as the model's tokenizer does, and calls the module's own forward."""
 
     shared_bytes = 0
+    remarks: Sequence[str] = ()
 
     def __init__(self, module: torch.nn.Module, tokenizer: Any, dtype: torch.dtype, device: torch.device):
         self.module = module

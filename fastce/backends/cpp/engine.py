@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 
 from fastce.backends.base import Request, not_understood
+from fastce.backends.cpp.smoothing import smoothed
 from fastce.backends.encoder import OpsEncoder
 from fastce.checkpoints.network import Description
 from fastce.features import features_of
@@ -47,6 +49,10 @@ class CppEncoder:
 
         arrays = {name: stored.tensor.detach().float().numpy() for name, stored in description.weights.items()}
         network = program(description.encoder, description.head)
+        self.remarks: Sequence[str] = ()
+        if precision == "int8":
+            arrays, places = smoothed(network, arrays)
+            self.remarks = (f"outliers smoothed in {places} places",) if places else ()
         self.core: _core.Encoder = _core.Encoder(network, arrays, ON_CPU[precision])
         self.shared_bytes = self.core.shared_bytes
 
