@@ -311,7 +311,7 @@ def change_config(directory: Path, **changes: object) -> None:
 
 
 @pytest.mark.parametrize("kind", ["model.safetensors", "shards", "pytorch_model.bin"])
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "albert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "ernie"])
 def test_a_head_is_known_by_its_weights(tiny: Tiny, tmp_path: Path, family: str, kind: str) -> None:
     """Where the config names no architecture."""
     expected = CrossEncoder(tiny(family, num_labels=3)).predict(READABLE[:3])

@@ -16,9 +16,13 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     CamembertConfig,
+    DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
+    ErnieConfig,
+    GteConfig,
     ModernBertConfig,
+    MPNetConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
     XLMRobertaConfig,
@@ -72,6 +76,19 @@ MODERNBERT_SIZES = BERT_SIZES | {
     "sep_token_id": 3,
     "bos_token_id": 2,
     "eos_token_id": 3,
+}
+
+
+DEBERTA_SIZES = BERT_SIZES | {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 12,  # beyond half of it in logarithmic steps
+    "max_relative_positions": 24,
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+    "pad_token_id": 0,
 }
 
 
@@ -129,6 +146,24 @@ def make_wordpiece_without_types() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def make_mpnet_wordpiece() -> PreTrainedTokenizerFast:
+    """The same with MPNet's two separators, and its padding token in second place."""
+    tokenizer = make_wordpiece_without_types()
+    vocabulary = tokenizer.get_vocab()
+    pad, unknown = vocabulary["[PAD]"], vocabulary["[UNK]"]
+    vocabulary |= {"[PAD]": unknown, "[UNK]": pad}
+    backend = tokenizer.backend_tokenizer
+    backend.model = models.WordPiece(vocabulary, unk_token="[UNK]")
+    ids = [("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] [SEP] $B [SEP]", special_tokens=ids
+    )
+    names = {
+        name: getattr(tokenizer, name) for name in ("unk_token", "pad_token", "cls_token", "sep_token", "mask_token")
+    }
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_input_names=["input_ids", "attention_mask"], **names)
+
+
 def make_byte_bpe() -> PreTrainedTokenizerFast:
     """All bytes and a few merges."""
     names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -181,16 +216,39 @@ CONFIGS: dict[str, TinyFamily] = {
         ("Wqkv", "Wi", "Wo"),
         spread=1.0,  # gates multiply: rounding grows with the square
     ),
-}
-"""The families that fastce describes."""
-UNKNOWN_FAMILY: dict[str, TinyFamily] = {
+    "deberta-v2": TinyFamily(
+        DebertaV2Config,
+        DEBERTA_SIZES,
+        make_wordpiece_without_types,
+        BERT_DROPOUTS,
+        ("query_proj", "value_proj", "dense"),
+    ),
+    "mpnet": TinyFamily(
+        MPNetConfig,
+        BERT_SIZES | {"max_position_embeddings": 66},
+        make_mpnet_wordpiece,
+        BERT_DROPOUTS,
+        ("q", "v", "dense"),
+    ),
     "albert": TinyFamily(
         AlbertConfig,
-        BERT_SIZES | {"embedding_size": 36, "pad_token_id": 0},
+        BERT_SIZES | {"embedding_size": 36, "pad_token_id": 0, "num_hidden_layers": 3},
         make_wordpiece,
         BERT_DROPOUTS | {"classifier_dropout_prob": 0.0},
         ("query", "ffn"),
     ),
+    "gte": TinyFamily(
+        GteConfig,
+        BERT_SIZES | {"type_vocab_size": 2, "pad_token_id": 0},
+        make_wordpiece,
+        BERT_DROPOUTS,
+        ("q_proj", "v_proj", "up_proj", "down_proj"),
+        spread=1.0,
+    ),
+}
+"""The families that fastce describes."""
+UNKNOWN_FAMILY: dict[str, TinyFamily] = {
+    "ernie": TinyFamily(ErnieConfig, BERT_SIZES, make_wordpiece, BERT_DROPOUTS, ("query", "dense")),
 }
 
 

@@ -18,6 +18,7 @@ from fastce.spec import (
     Layer,
     LayerNorm,
     PostNorm,
+    Relation,
 )
 
 HIDDEN_ACTIVATIONS: dict[str, Activation] = {
@@ -190,20 +191,25 @@ def post_norm_encoder(
     attention_output_dropout: float,
     feed_forward: FeedForward,
     norm: LayerNorm,
+    relation: Relation | None = None,
+    max_length: int | None = None,
 ) -> EncoderSpec:
-    """BERT's network: equal layers, absolute positions, norms behind the sublayers."""
-    assert embeddings.positions is not None
+    """BERT's network: equal layers, norms behind the sublayers; without a limit given, positions set the length."""
+    if max_length is None:
+        assert embeddings.positions is not None
+        max_length = embeddings.positions.rows - embeddings.positions.offset
     if heads < 1 or hidden_size % heads != 0:
         raise ValueError(f"hidden_size {hidden_size} is no multiple of {heads} attention heads")
     attention = Attention(
         heads=heads,
         head_dim=hidden_size // heads,
+        relation=relation,
         dropout=attention_dropout,
         output_dropout=attention_output_dropout,
     )
     return EncoderSpec(
         hidden_size=hidden_size,
-        max_length=embeddings.positions.rows - embeddings.positions.offset,
+        max_length=max_length,
         embeddings=embeddings,
         layers=(Layer(attention, feed_forward),) * num_layers,
         placement=PostNorm(norm),

@@ -169,9 +169,11 @@ def check_tokenizer_fits(name: str, tokenizer: Any, config: Any) -> None:
     Tokens added beyond the embedding table only warn: it may be about to be resized.
     """
     added = tokenizer.added_tokens_decoder
-    if len(tokenizer) <= len(added):
+    # The length of an empty one may count a token twice, and that of a large one takes long to find otherwise.
+    known = len(tokenizer) if len(tokenizer) > 2 * len(added) else len(tokenizer.get_vocab())
+    if known <= len(added):
         raise ValueError(
-            f"{name}: its tokenizer knows {len(tokenizer)} tokens, all special, and no word; are the "
+            f"{name}: its tokenizer knows {known} tokens, all special, and no word; are the "
             "tokenizer's files missing (tokenizer.json, vocab.txt or the like)?"
         )
     rows = getattr(config, "vocab_size", None)

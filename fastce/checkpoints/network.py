@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fastce.checkpoints import bert, distilbert, electra, modernbert, roberta
+from fastce.checkpoints import albert, bert, deberta, distilbert, electra, gte, modernbert, mpnet, roberta
 from fastce.checkpoints.adapters import LowRankUpdate, base_module, plain_parts
 from fastce.checkpoints.chain import ModuleChain
 from fastce.checkpoints.family import Family, Names, places
@@ -26,6 +26,10 @@ FAMILIES: dict[str, Family] = {
     "distilbert": distilbert.FAMILY,
     "electra": electra.FAMILY,
     "modernbert": modernbert.FAMILY,
+    "deberta-v2": deberta.FAMILY,
+    "mpnet": mpnet.FAMILY,
+    "albert": albert.FAMILY,
+    "gte": gte.FAMILY,
 }
 """Config `model_type` to its family. A new family is a file beside this one and a row here."""
 

@@ -13,14 +13,14 @@ Tiny = Callable[..., str]
 
 
 def test_backends_say_why(tiny: Tiny) -> None:
-    described, unknown = CrossEncoder(tiny("bert")), CrossEncoder(tiny("albert"))
+    described, unknown = CrossEncoder(tiny("bert")), CrossEncoder(tiny("ernie"))
     assert list(available_backends()) == ["cpp", "reference", "transformers"]
     for found in (available_backends(described), available_backends()):
         assert found["reference"]
         assert found["transformers"]
         assert found["reference"].reasons == ()
     assert not available_backends(unknown)["reference"]
-    assert "model type 'albert' is none of bert" in available_backends(unknown)["reference"].reasons[0]
+    assert "model type 'ernie' is none of bert" in available_backends(unknown)["reference"].reasons[0]
     for name in ("reference", "transformers"):
         assert available_backends(precision="int8")[name].reasons == ("it has no int8",)
 
@@ -32,14 +32,14 @@ def test_a_model_says_what_runs_and_what_does_not(tiny: Tiny, caplog: pytest.Log
         f"CrossEncoder({tiny('bert')!r}, backend='cpp', precision='bf16', device='cpu', num_threads=3)"
     )
     assert caplog.records == []
-    unknown = CrossEncoder(tiny("albert"))
+    unknown = CrossEncoder(tiny("ernie"))
     assert unknown.backend == "transformers"
-    assert "; not cpp: model type 'albert' is none of" in repr(unknown)
+    assert "; not cpp: model type 'ernie' is none of" in repr(unknown)
     unknown.predict(PAIRS[:3])
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "runs padded, as its transformers module" in record.message
-    assert "cpp: model type 'albert' is none of" in record.message
+    assert "cpp: model type 'ernie' is none of" in record.message
 
 
 def test_the_default_of_sentence_transformers_means_the_fastest(tiny: Tiny) -> None:

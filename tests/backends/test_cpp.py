@@ -206,7 +206,7 @@ def test_a_level_that_the_processor_lacks_is_an_error(tiny: Tiny, monkeypatch: p
 
 def test_it_is_for_cpus_and_known_families(tiny: Tiny) -> None:
     assert available_backends(device="cuda")["cpp"].reasons == ("it runs on the CPU, not on cuda",)
-    assert available_backends(CrossEncoder(tiny("albert")))["cpp"].reasons[0].startswith("model type 'albert'")
+    assert available_backends(CrossEncoder(tiny("ernie")))["cpp"].reasons[0].startswith("model type 'ernie'")
 
 
 def test_numbers_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ def test_every_family_is_merged_and_its_head_trained(tiny: Tiny, family: str) ->
     assert all("lora_" in name or "modules_to_save" in name for name in trained)
 
 
-LINEAR = {"distilbert": ["q_lin", "out_lin", "lin2"], "albert": ["query", "ffn"], "modernbert": ["Wqkv", "Wo"]}
+LINEAR = {family: list(tiny.adapted) for family, tiny in CONFIGS.items()}
 
 
 @pytest.mark.parametrize(

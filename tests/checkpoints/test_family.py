@@ -38,6 +38,8 @@ def test_stacked_rows_have_places_of_their_own() -> None:
         "tokens": "embeddings.word",
         "blocks.{}.n1": "layers.{}.attention_norm",
         "blocks.{}.qkv": ("layers.{}.query", "layers.{}.key", "layers.{}.value"),
+        "blocks.{}.qn": "layers.{}.query_norm",
+        "blocks.{}.kn": "layers.{}.key_norm",
         "blocks.{}.out": "layers.{}.attention_output",
         "blocks.{}.n2": "layers.{}.feed_forward_norm",
         "blocks.{}.wide": ("layers.{}.up", "layers.{}.gate"),

@@ -105,7 +105,7 @@ def check_gradients(model: CrossEncoder, num_labels: int, backend: str) -> None:
 
 
 @pytest.mark.parametrize("num_labels", [1, 3])
-@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "albert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "ernie"])
 def test_ten_steps_follow_a_transformers_loop(tiny: Tiny, family: str, num_labels: int) -> None:
     directory = tiny(family, num_labels=num_labels, **without_dropout(family))
     model = CrossEncoder(directory)
@@ -160,7 +160,7 @@ def test_labels_that_are_lists_are_learned_as_transformers_learns_them(tiny: Tin
         assert (after[name] - expected).abs().max() <= TRAINED_WEIGHTS, name
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "albert"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "ernie"])
 def test_the_loss_falls_with_dropout(tiny: Tiny, family: str) -> None:
     model = CrossEncoder(tiny(family))
     data = loader(16, 16)

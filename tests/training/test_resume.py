@@ -33,7 +33,7 @@ __all__ = ["one_thread"]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("family", ["bert", "albert"])
+@pytest.mark.parametrize("family", ["bert", "ernie"])
 @pytest.mark.parametrize("length_grouping", [False, True])
 @pytest.mark.parametrize("stop", [4, 9, 16])
 def test_a_resumed_run_ends_as_one_that_never_stopped(

@@ -1,0 +1,71 @@
+"""GTE (https://arxiv.org/abs/2407.19669): BERT with rotary embeddings and gated layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastce.checkpoints.family import Family, classifier_dropout, hidden_activation, post_norm_encoder
+from fastce.checkpoints.rotary import rotary_embedding
+from fastce.spec import Dense, Dropout, Embeddings, EncoderSpec, FeedForward, HeadSpec, LayerNorm
+
+
+def encoder(config: Any) -> EncoderSpec:
+    """BERT's network without a table of positions."""
+    head_dim = config.hidden_size // max(config.num_attention_heads, 1)
+    if getattr(config, "head_dim", head_dim) != head_dim:
+        raise ValueError(f"head_dim={config.head_dim} in the config; only {head_dim} is described")
+    return post_norm_encoder(
+        num_layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        max_length=config.max_position_embeddings,
+        embeddings=Embeddings(
+            vocab_size=config.vocab_size,
+            size=config.hidden_size,
+            norm=LayerNorm(config.layer_norm_eps),
+            token_types=config.type_vocab_size,
+            dropout=config.hidden_dropout_prob,
+        ),
+        heads=config.num_attention_heads,
+        relation=rotary_embedding(config, head_dim),
+        attention_dropout=config.attention_probs_dropout_prob,
+        attention_output_dropout=config.hidden_dropout_prob,
+        feed_forward=FeedForward(
+            size=config.intermediate_size,
+            activation=hidden_activation(config.hidden_act),
+            gated=True,
+            bias=False,
+            dropout=config.hidden_dropout_prob,
+            output_dropout=config.hidden_dropout_prob,
+        ),
+        norm=LayerNorm(config.layer_norm_eps),
+    )
+
+
+def head(config: Any) -> HeadSpec:
+    """The pooler (dense with tanh), dropout, classifier."""
+    dropout = Dropout(classifier_dropout(config))
+    return HeadSpec("first", (Dense(config.hidden_size, "tanh"), dropout, Dense(config.num_labels)))
+
+
+FAMILY = Family(
+    encoder=encoder,
+    head=head,
+    prefix="gte",
+    names={
+        "embeddings.word_embeddings": "embeddings.word",
+        "embeddings.token_type_embeddings": "embeddings.token_type",
+        "embeddings.LayerNorm": "embeddings.norm",
+        "layers.{}.self_attn.q_proj": "layers.{}.query",
+        "layers.{}.self_attn.k_proj": "layers.{}.key",
+        "layers.{}.self_attn.v_proj": "layers.{}.value",
+        "layers.{}.self_attn.o_proj": "layers.{}.attention_output",
+        "layers.{}.post_attention_layernorm": "layers.{}.attention_norm",
+        "layers.{}.mlp.gate_proj": "layers.{}.gate",
+        "layers.{}.mlp.up_proj": "layers.{}.up",
+        "layers.{}.mlp.down_proj": "layers.{}.down",
+        "layers.{}.post_mlp_layernorm": "layers.{}.feed_forward_norm",
+    },
+    head_names={"gte.pooler.dense": "head.0", "classifier": "head.2"},
+    fresh=("gte.pooler.", "classifier."),
+    unused=("lm_head.",),
+)
