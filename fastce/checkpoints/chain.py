@@ -21,7 +21,7 @@ from fastce.spec import Activation, Dense, Dropout, HeadSpec, HeadStep, LayerNor
 from fastce.steps import num_labels
 
 if TYPE_CHECKING:
-    from fastce.checkpoints.family import Family, Names
+    from fastce.checkpoints.family import Names
 
 TRANSFORMER_FILE = "sentence_bert_config.json"
 MODULES_FILE = "modules.json"
@@ -153,9 +153,9 @@ class ModuleChain(nn.Module):
         return self.layout.head
 
     @staticmethod
-    def names(family: Family, steps: Sequence[HeadStep]) -> Names:
-        """Names of the parts of a chain around an encoder of a family."""
-        base = {f"{ModuleChain.BASE}.{theirs}": ours for theirs, ours in family.names.items()}
+    def names(encoder: Names, steps: Sequence[HeadStep]) -> Names:
+        """Names of the parts of a chain around an encoder whose parts have these."""
+        base = {f"{ModuleChain.BASE}.{theirs}": ours for theirs, ours in encoder.items()}
         numbers = [number for number, step in enumerate(steps) if not isinstance(step, Dropout)]
         return base | {f"{ModuleChain.CHAIN}.{number}": f"head.{number}" for number in numbers}
 

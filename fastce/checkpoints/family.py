@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -63,6 +64,8 @@ class Family:
         fresh: Prefixes of weights that a checkpoint may lack because fine-tuning creates them.
         unused: Prefixes of weights that a checkpoint may carry for other tasks, by their names in the
             sequence-classification class.
+        file_names: The encoder's modules by their names in files, where transformers renames them on the way.
+        file_prefixes: Names that the encoder has in files.
     """
 
     encoder: Callable[[Any], EncoderSpec]
@@ -72,11 +75,22 @@ class Family:
     head_names: Names
     fresh: tuple[str, ...]
     unused: tuple[str, ...]
+    file_names: Names | None = None
+    file_prefixes: tuple[str, ...] = ()
 
     @property
     def classifier_names(self) -> Names:
         """All modules, by their names in the sequence-classification class."""
         return {f"{self.prefix}.{theirs}": ours for theirs, ours in self.names.items()} | dict(self.head_names)
+
+    def names_in_files(self) -> Iterator[Names]:
+        """All modules of that class, by the names that they may have in a file."""
+        names = self.names if self.file_names is None else self.file_names
+        for prefix in self.file_prefixes or (self.prefix,):
+            head = {
+                re.sub(rf"^{self.prefix}\.", f"{prefix}.", theirs): ours for theirs, ours in self.head_names.items()
+            }
+            yield {f"{prefix}.{theirs}": ours for theirs, ours in names.items()} | head
 
 
 def places(names: Names, encoder: EncoderSpec, head: HeadSpec) -> dict[str, Place]:

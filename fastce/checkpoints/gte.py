@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastce.checkpoints.family import Family, classifier_dropout, hidden_activation, post_norm_encoder
@@ -47,6 +48,43 @@ def head(config: Any) -> HeadSpec:
     return HeadSpec("first", (Dense(config.hidden_size, "tanh"), dropout, Dense(config.num_labels)))
 
 
+FOREIGN = {
+    "layer_norm_type": "layer_norm",
+    "position_embedding_type": "rope",
+    "logn_attention_scale": False,
+    "pack_qkv": True,
+}
+"""What configs of the older files must say, where they say anything."""
+
+
+def config_of_older_files(fields: Mapping[str, Any]) -> Any:
+    """The config of files from before transformers had the family, whose own code is in their folder.
+
+    Args:
+        fields: What is in their `config.json`, of the `model_type` "new".
+
+    Raises:
+        ValueError: It asks for what the class of transformers can't do.
+    """
+    from transformers import GteConfig
+
+    for field, expected in FOREIGN.items():
+        if fields.get(field, expected) != expected:
+            raise ValueError(f"{field}={fields[field]!r} in the config; only {expected!r} is described")
+    scaling = fields.get("rope_scaling") or {"type": "none"}
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": float(fields.get("rope_theta", 10000.0))}
+    if scaling.get("type") == "ntk" and scaling.get("mixed_b") is None:
+        # Their code multiplies the base and divides the frequencies; the latter is what linear scaling does.
+        factor = float(scaling["factor"])
+        head_dim = fields["hidden_size"] // fields["num_attention_heads"]
+        rope = {"rope_type": "linear", "rope_theta": rope["rope_theta"] * factor, "factor": factor ** (2.0 / head_dim)}
+    elif scaling["type"] != "none":
+        raise ValueError(f"rope_scaling {scaling!r} in the config is not of type 'ntk'")
+    known = {name: value for name, value in fields.items() if name not in ("auto_map", "model_type", *FOREIGN)}
+    known = {name: value for name, value in known.items() if not name.startswith("rope_")}
+    return GteConfig(**known | {"rope_parameters": rope, "architectures": ["GteForSequenceClassification"]})
+
+
 FAMILY = Family(
     encoder=encoder,
     head=head,
@@ -68,4 +106,16 @@ FAMILY = Family(
     head_names={"gte.pooler.dense": "head.0", "classifier": "head.2"},
     fresh=("gte.pooler.", "classifier."),
     unused=("lm_head.",),
+    file_names={
+        "embeddings.word_embeddings": "embeddings.word",
+        "embeddings.token_type_embeddings": "embeddings.token_type",
+        "embeddings.LayerNorm": "embeddings.norm",
+        "encoder.layer.{}.attention.qkv_proj": ("layers.{}.query", "layers.{}.key", "layers.{}.value"),
+        "encoder.layer.{}.attention.o_proj": "layers.{}.attention_output",
+        "encoder.layer.{}.attn_ln": "layers.{}.attention_norm",
+        "encoder.layer.{}.mlp.up_gate_proj": ("layers.{}.up", "layers.{}.gate"),
+        "encoder.layer.{}.mlp.down_proj": "layers.{}.down",
+        "encoder.layer.{}.mlp_ln": "layers.{}.feed_forward_norm",
+    },
+    file_prefixes=("gte", "new"),
 )

@@ -15,7 +15,7 @@ import torch
 from fastce.checkpoints.chain import Chain, ModuleChain, load_chain, read_chain
 from fastce.checkpoints.checkpoint import Checkpoint
 from fastce.checkpoints.metadata import read_metadata
-from fastce.checkpoints.network import FAMILIES, length_limit
+from fastce.checkpoints.network import FAMILIES, OLDER_CONFIGS, length_limit
 from fastce.checkpoints.reading import (
     changes_weights,
     is_finite,
@@ -25,7 +25,7 @@ from fastce.checkpoints.reading import (
     weight_names,
 )
 from fastce.checkpoints.sizes import check_number_of_labels, check_sizes
-from fastce.checkpoints.source import Source, errors_of_files, find_file
+from fastce.checkpoints.source import Source, errors_of_files, find_file, read_json
 from fastce.checkpoints.untouched import own_code
 from fastce.checks import check_precision
 from fastce.spec import Precision
@@ -117,7 +117,8 @@ def load_config(source: Source, config_kwargs: Mapping[str, Any]) -> tuple[Any, 
     for candidate in candidates:
         try:
             check_number_of_labels(Source(candidate, source.options))
-            config = AutoConfig.from_pretrained(candidate, **{**source.options, **config_kwargs})
+            config = older_config(Source(candidate, source.options), config_kwargs)
+            config = config or AutoConfig.from_pretrained(candidate, **{**source.options, **config_kwargs})
         except OSError as error:
             if isinstance(error.__context__, JSONDecodeError):
                 raise ValueError(f"{candidate}: config.json is not valid JSON ({error.__context__})") from error
@@ -127,6 +128,18 @@ def load_config(source: Source, config_kwargs: Mapping[str, Any]) -> tuple[Any, 
     raise FileNotFoundError(
         f"{source.name}: no directory here, and no model of that name on the Hub or in its local cache ({failure})"
     ) from failure
+
+
+def older_config(source: Source, config_kwargs: Mapping[str, Any]) -> Any:
+    """The config of files whose own code is not trusted, where a class of transformers can do the same; else None."""
+    fields = read_json(source, "config.json")
+    kind = fields.get("model_type") if isinstance(fields, dict) else None
+    if kind not in OLDER_CONFIGS or source.options.get("trust_remote_code"):
+        return None
+    try:
+        return OLDER_CONFIGS[kind]({**fields, **config_kwargs})
+    except ValueError as error:
+        raise ValueError(f"{source.name}: {error}; trust_remote_code=True runs the model's own code") from error
 
 
 def is_classifier(source: Source, config: Any) -> bool:

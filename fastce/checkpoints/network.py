@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -33,6 +33,8 @@ FAMILIES: dict[str, Family] = {
 }
 """Config `model_type` to its family. A new family is a file beside this one and a row here."""
 
+OLDER_CONFIGS: dict[str, Callable[[Mapping[str, Any]], Any]] = {"new": gte.config_of_older_files}
+"""The `model_type` of files that bring their own code to what reads their config as one of transformers' classes."""
 
 NO_LENGTH_LIMIT = 10**9
 """Tokenizers without a limit of their own report one beyond this."""
@@ -154,7 +156,7 @@ def outline(family: Family, module: Any) -> tuple[EncoderSpec, HeadSpec, Names]:
     """The encoder, the head and the names of a module's parts."""
     base = base_module(module)
     if isinstance(base, ModuleChain):
-        return family.encoder(base.config), base.head, ModuleChain.names(family, base.head.steps)
+        return family.encoder(base.config), base.head, ModuleChain.names(family.names, base.head.steps)
     return family.encoder(base.config), family.head(base.config), family.classifier_names
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import torch
 
 from fastce.checkpoints.chain import Chain, ModuleChain, chain_weights
-from fastce.checkpoints.family import places, stored_shapes
+from fastce.checkpoints.family import Family, Names, places, stored_shapes
 from fastce.checkpoints.fingerprint import Fingerprint
 from fastce.checkpoints.network import FAMILIES, Description, Network, Stored
 from fastce.checkpoints.source import Source, find_file, read_json
@@ -41,17 +41,19 @@ def read_network(source: Source, config: Any, chain: Chain | None) -> Network | 
     try:
         encoder = family.encoder(config)
         head = family.head(config) if chain is None else chain.head
-        names = family.classifier_names if chain is None else ModuleChain.names(family, chain.head.steps)
-        found = places(names, encoder, head)
-        expected = stored_shapes(found, encoder, head)
         weights = {} if chain is None else chain_weights(source, chain)
         prefix = "" if chain is None else f"{ModuleChain.BASE}."  # which the encoder's own file does not have
-        tables = {place.name for name, place in found.items() if name.startswith("embeddings.")}
         with safe_open(path, framework="pt") as mapped, safe_open(path, framework="pt", backend="pread") as read:
             stored = {f"{prefix}{key}" for key in mapped.keys()}  # noqa: SIM118
-            surplus = {key.removeprefix(prefix) for key in stored - expected.keys()}
-            if expected.keys() - stored - weights.keys():
+            for names in names_in_files(family, chain):
+                found = places(names, encoder, head)
+                expected = stored_shapes(found, encoder, head)
+                if not expected.keys() - stored - weights.keys():
+                    break
+            else:
                 return None
+            surplus = {key.removeprefix(prefix) for key in stored - expected.keys()}
+            tables = {place.name for name, place in found.items() if name.startswith("embeddings.")}
             fingerprint = Fingerprint.of(path)
             for key in expected.keys() & stored:
                 weights[key] = (read if key in tables else mapped).get_tensor(key.removeprefix(prefix))
@@ -67,6 +69,16 @@ def read_network(source: Source, config: Any, chain: Chain | None) -> Network | 
     ours = {name: Stored(weights[place.name], place.rows) for name, place in found.items()}
     warn_of_unused(source.name, (key for key in surplus if not key.startswith(family.unused)))
     return Network(None, Description(encoder, head, ours), file=fingerprint)
+
+
+def names_in_files(family: Family, chain: Chain | None) -> Iterator[Names]:
+    """The names that a network's parts may have in its files."""
+    if chain is None:
+        yield from family.names_in_files()
+        return
+    for names in (family.names, family.file_names):
+        if names is not None:
+            yield ModuleChain.names(names, chain.head.steps)
 
 
 def changes_weights(source: Source, config: Any) -> bool:
