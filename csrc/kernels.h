@@ -178,11 +178,16 @@ static constexpr std::size_t attention_scratch_words(Format format, std::size_t 
 }
 
 // Of varlen_attention_forward and _backward, in fp32 values.
-static constexpr std::size_t training_scratch_size(std::size_t dim, std::size_t keys) {
-  const std::size_t width = round_up(dim, kPanel);
+static constexpr std::size_t training_scratch_size(const VarlenAttention& call, std::size_t keys) {
+  const std::size_t width = round_up(call.dim, kPanel);
   const std::size_t length = round_up(keys, kPanel);
-  return 7 * length * width + kQueryChunk * (3 * width + length) + (2 * kQueryChunk + 1) * padded_stride(keys) +
-         16 * kPanel;
+  const std::size_t size = 7 * length * width + kQueryChunk * (3 * width + length) +
+                           (2 * kQueryChunk + 1) * padded_stride(keys) + 16 * kPanel;
+  if (!is_relative(call.relative)) return size;
+  const std::size_t columns = round_up(2 * call.relative.reach + 1, kPanel);
+  const std::size_t some = padded_stride(relative_columns(keys));  // columns of a chunk
+  return size + 8 * columns * width + columns + relative_scratch_words(keys) + 2 * kQueryChunk * some +
+         some * (width + kQueryChunk) + kQueryChunk * width + 16 * kPanel;
 }
 
 // output = norm(sum of one row of each table), for each token.

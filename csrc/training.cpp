@@ -43,17 +43,27 @@ void copy_sums(const std::vector<float>& sums, std::size_t columns, std::initial
   }
 }
 
-// Runs step(sequence, head of its keys, scratch) for all of these, the scratch large enough for the longest sequence.
+// Runs step(sequence, head of its keys, scratch) for all of these, the scratch large enough for the longest sequence;
+// one sequence after the other where they add to the same gradients.
 template <class Step>
-void for_heads(const Workers& workers, const VarlenAttention& call, std::size_t sequences, const Step& step) {
+void for_heads(const Workers& workers, const VarlenAttention& call, std::size_t sequences, bool in_order,
+               const Step& step) {
   std::int32_t longest = 0;
   for (std::size_t i = 0; i < sequences; ++i) longest = std::max(longest, call.cu_keys[i + 1] - call.cu_keys[i]);
-  const std::size_t size = training_scratch_size(call.dim, static_cast<std::size_t>(longest));
+  const std::size_t size = training_scratch_size(call, static_cast<std::size_t>(longest));
   std::vector<AlignedBuffer<float>> scratch(workers.num_threads);
-  parallel_for(sequences * call.kv_heads, workers.num_threads, workers.openmp, [&](std::size_t task, std::size_t slot) {
+  const auto run = [&](std::size_t sequence, std::size_t kv_head, std::size_t slot) {
     if (scratch[slot].data() == nullptr) scratch[slot] = AlignedBuffer<float>(size);
-    step(task / call.kv_heads, task % call.kv_heads, scratch[slot].data());
-  });
+    step(sequence, kv_head, scratch[slot].data());
+  };
+  if (in_order) {
+    parallel_for(call.kv_heads, workers.num_threads, workers.openmp, [&](std::size_t kv_head, std::size_t slot) {
+      for (std::size_t sequence = 0; sequence < sequences; ++sequence) run(sequence, kv_head, slot);
+    });
+  } else {
+    parallel_for(sequences * call.kv_heads, workers.num_threads, workers.openmp,
+                 [&](std::size_t task, std::size_t slot) { run(task / call.kv_heads, task % call.kv_heads, slot); });
+  }
 }
 
 }  // namespace
@@ -91,14 +101,15 @@ void activate_backward(const Workers& workers, const ActivateBackwardCall& call,
 
 void varlen_attention_forward(const Workers& workers, const VarlenAttention& call, const VarlenForward& results,
                               std::size_t sequences) {
-  for_heads(workers, call, sequences, [&](std::size_t sequence, std::size_t kv_head, float* scratch) {
+  for_heads(workers, call, sequences, false, [&](std::size_t sequence, std::size_t kv_head, float* scratch) {
     workers.kernels.varlen_attention_forward(call, results, sequence, kv_head, scratch);
   });
 }
 
 void varlen_attention_backward(const Workers& workers, const VarlenAttention& call, const VarlenBackward& tensors,
                                std::size_t sequences) {
-  for_heads(workers, call, sequences, [&](std::size_t sequence, std::size_t kv_head, float* scratch) {
+  const bool in_order = is_relative(call.relative);
+  for_heads(workers, call, sequences, in_order, [&](std::size_t sequence, std::size_t kv_head, float* scratch) {
     workers.kernels.varlen_attention_backward(call, tensors, sequence, kv_head, scratch);
   });
 }

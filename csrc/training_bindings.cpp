@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "dispatch.h"
@@ -20,6 +21,10 @@ namespace {
 using DropoutPair = std::pair<std::uint64_t, float>;  // seed, probability
 
 const Names<NormKind> kNorms = {{"layer", NormKind::layer}, {"rms", NormKind::rms}};
+
+// Of RelativeTables: its bias, keys and queries; and their gradients.
+using TableArrays = std::tuple<std::optional<Floats>, std::optional<py::array>, std::optional<py::array>>;
+using TableGradients = std::tuple<std::optional<Floats>, std::optional<Floats>, std::optional<Floats>>;
 
 Dropout dropout_of(const DropoutPair& pair) { return {pair.first, pair.second}; }
 
@@ -80,8 +85,23 @@ class Attention {
     return {"softmax", {static_cast<std::size_t>(call_.cu_queries[sequences()]), call_.heads, 2}};
   }
 
-  VarlenAttention of(const py::array& query, const py::array& key, const py::array& value) const {
+  Expected columns(const char* name, std::size_t rows, std::size_t each) const {
+    return {name, {rows, call_.heads * each}};
+  }
+
+  VarlenAttention of(const py::array& query, const py::array& key, const py::array& value,
+                     const TableArrays& tables) const {
     VarlenAttention call = call_;
+    const auto& [bias, keys_met, queries_met] = tables;
+    const std::size_t rows = bias          ? rows_of(*bias)
+                             : keys_met    ? rows_of(*keys_met)
+                             : queries_met ? rows_of(*queries_met)
+                                           : 1;
+    if (rows % 2 == 0) throw py::value_error("tables: expected a row for each distance from -reach to reach");
+    call.relative.reach = rows / 2;
+    call.relative.bias = read(bias, columns("bias", rows, 1));
+    call.relative.keys = read_values(keys_met, columns("relative_keys", rows, call_.dim));
+    call.relative.queries = read_values(queries_met, columns("relative_queries", rows, call_.dim));
     call.query = read_values(query, queries("query"));
     call.key = read_values(key, keys("key"));
     call.value = read_values(value, keys("value"));
@@ -207,22 +227,33 @@ class Training {
   }
 
   void attention_forward(const Attention& attention, const py::array& query, const py::array& key,
-                         const py::array& value, py::array output, Floats softmax) const {
-    const VarlenAttention call = attention.of(query, key, value);
+                         const py::array& value, const TableArrays& tables, py::array output, Floats softmax) const {
+    const VarlenAttention call = attention.of(query, key, value, tables);
     const VarlenForward results{write_values(output, attention.queries("output")), write(softmax, attention.softmax())};
     const py::gil_scoped_release released;
     varlen_attention_forward(workers_, call, results, attention.sequences());
   }
 
   void attention_backward(const Attention& attention, const py::array& query, const py::array& key,
-                          const py::array& value, const Floats& softmax, const py::array& output_gradient,
-                          py::array query_gradient, py::array key_gradient, py::array value_gradient) const {
-    const VarlenAttention call = attention.of(query, key, value);
+                          const py::array& value, const TableArrays& tables, const Floats& softmax,
+                          const py::array& output_gradient, py::array query_gradient, py::array key_gradient,
+                          py::array value_gradient, TableGradients table_gradients) const {
+    const VarlenAttention call = attention.of(query, key, value, tables);
+    const std::size_t rows = 2 * call.relative.reach + 1;
+    auto& [bias, keys_met, queries_met] = table_gradients;
+    if (bias.has_value() != (call.relative.bias != nullptr) ||
+        keys_met.has_value() != (call.relative.keys.data != nullptr) ||
+        queries_met.has_value() != (call.relative.queries.data != nullptr)) {
+      throw py::value_error("table_gradients: expected one for each table");
+    }
     const VarlenBackward tensors{read(softmax, attention.softmax()),
                                  read_values(output_gradient, attention.queries("output_gradient")),
                                  write_values(query_gradient, attention.queries("query_gradient")),
                                  write_values(key_gradient, attention.keys("key_gradient")),
-                                 write_values(value_gradient, attention.keys("value_gradient"))};
+                                 write_values(value_gradient, attention.keys("value_gradient")),
+                                 write(bias, attention.columns("bias_gradient", rows, 1)),
+                                 write(keys_met, attention.columns("relative_keys_gradient", rows, call.dim)),
+                                 write(queries_met, attention.columns("relative_queries_gradient", rows, call.dim))};
     const py::gil_scoped_release released;
     varlen_attention_backward(workers_, call, tensors, attention.sequences());
   }
@@ -311,13 +342,15 @@ void bind_training(py::module_& module) {
            as_is("bias_gradient"), as_is("factor_gradient"), as_is("factor_bias_gradient"),
            "The gradients of activate_forward.")
       .def("attention_forward", &Training::attention_forward, named("attention"), py::kw_only(), as_is("query"),
-           as_is("key"), as_is("value"), as_is("output"), as_is("softmax"),
-           "Attention within each sequence; matrices [rows, heads * dim], float32 or bfloat16. `softmax` [queries, "
-           "heads, "
-           "2] is for the backward pass.")
+           as_is("key"), as_is("value"), as_is("tables"), as_is("output"), as_is("softmax"),
+           "Attention within each sequence; matrices [rows, heads * dim], float32 or bfloat16. `tables` have a row for "
+           "each distance from a query on to a key, from -reach to reach: a bias [rows, heads], and what queries and "
+           "what keys are multiplied with, [rows, heads * dim], or None. `softmax` [queries, heads, 2] is for the "
+           "backward pass.")
       .def("attention_backward", &Training::attention_backward, named("attention"), py::kw_only(), as_is("query"),
-           as_is("key"), as_is("value"), as_is("softmax"), as_is("output_gradient"), as_is("query_gradient"),
-           as_is("key_gradient"), as_is("value_gradient"), "The gradients of attention_forward.")
+           as_is("key"), as_is("value"), as_is("tables"), as_is("softmax"), as_is("output_gradient"),
+           as_is("query_gradient"), as_is("key_gradient"), as_is("value_gradient"), as_is("table_gradients"),
+           "The gradients of attention_forward; those of tables, float32, are added to.")
       .def("embedding_forward", &Training::embedding_forward, py::kw_only(), as_is("ids"), as_is("tables"),
            as_is("sums"), "sums [tokens, columns] = each token's rows of the tables, added up.")
       .def("embedding_backward", &Training::embedding_backward, py::kw_only(), as_is("ids"), as_is("table_gradients"),

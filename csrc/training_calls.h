@@ -100,6 +100,15 @@ struct ActivateGradients {
   float* factor_bias;  // [columns]; unused without a factor
 };
 
+// What scores get by the distance from a query on to a key: a row for each from -reach to reach; farther keys have the
+// last one on their side.
+struct RelativeTables {
+  std::size_t reach;
+  const float* bias;  // [2 * reach + 1][heads], behind the scale; or null
+  Values keys;        // [2 * reach + 1][heads * dim], which queries are multiplied with; without data: none
+  Values queries;     // the same, which keys are multiplied with
+};
+
 // Attention of all heads over sequences that lie end to end, queries and keys counted apart. A query sees the keys from
 // `before` positions before its own to `after` behind it.
 struct VarlenAttention {
@@ -114,6 +123,7 @@ struct VarlenAttention {
   std::size_t pairs;     // elements i and i + pairs of a head turn together; 0: no rotation
   const float* cosines;  // [positions][pairs]
   const float* sines;    // [positions][pairs]
+  RelativeTables relative;
   float scale;
   Dropout dropout;  // of the attention weights: row query * heads + head, column key of the sequence
   Values query;     // [queries][heads * dim]
@@ -132,6 +142,13 @@ struct VarlenBackward {
   MutableValues query_gradient;
   MutableValues key_gradient;
   MutableValues value_gradient;
+  float* bias_gradient;     // [2 * reach + 1][heads], added to, as are
+  float* keys_gradient;     // [2 * reach + 1][heads * dim] and
+  float* queries_gradient;  // [2 * reach + 1][heads * dim]; each null where its table is not there
 };
+
+static constexpr bool is_relative(const RelativeTables& tables) {
+  return tables.bias != nullptr || tables.keys.data != nullptr || tables.queries.data != nullptr;
+}
 
 }  // namespace fastce

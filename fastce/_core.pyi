@@ -40,6 +40,10 @@ Matrix = NDArray[np.float32] | NDArray[np.int16]
 Dropout = tuple[int, float]
 """Seed and probability."""
 
+Tables = tuple[NDArray[np.float32] | None, Matrix | None, Matrix | None]
+"""What scores get by distance: a bias, and what queries and what keys are multiplied with."""
+TableGradients = tuple[NDArray[np.float32] | None, NDArray[np.float32] | None, NDArray[np.float32] | None]
+
 class VarlenAttention:
     """Attention over sequences that lie end to end, as the ops of training compute it."""
 
@@ -128,6 +132,7 @@ class Training:
         query: Matrix,
         key: Matrix,
         value: Matrix,
+        tables: Tables,
         output: Matrix,
         softmax: NDArray[np.float32],
     ) -> None: ...
@@ -138,11 +143,13 @@ class Training:
         query: Matrix,
         key: Matrix,
         value: Matrix,
+        tables: Tables,
         softmax: NDArray[np.float32],
         output_gradient: Matrix,
         query_gradient: Matrix,
         key_gradient: Matrix,
         value_gradient: Matrix,
+        table_gradients: TableGradients,
     ) -> None: ...
     def embedding_forward(
         self,

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from fastce.spec import (
     Attention,
     Dense,
+    DisentangledAttention,
     Embeddings,
     EncoderSpec,
     FeedForward,
@@ -141,3 +142,11 @@ def num_labels(head: HeadSpec) -> int:
 def kv_heads(attention: Attention) -> int:
     """Heads of keys and values."""
     return attention.heads if attention.kv_heads is None else attention.kv_heads
+
+
+def score_terms(attention: Attention) -> int:
+    """Products that a score is the sum of: queries with keys, and contents with positions."""
+    relation = attention.relation
+    if not isinstance(relation, DisentangledAttention):
+        return 1
+    return 1 + relation.content_to_position + relation.position_to_content

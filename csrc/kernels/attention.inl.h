@@ -177,9 +177,10 @@ inline void attend(const AttentionCall& call, const PackedKeys& packed, std::siz
     const std::size_t skipped = range.begin - packed.range.begin;
     const std::size_t stride = padded_stride(width);
     float sums[kQueryChunk];
-    multiply(call.format, rows, queries + first * call.query_stride, call.query_stride,
-             packed.keys + skipped * packed.depth, packed.depth, width, scores, stride);
-    if (call.relative != nullptr) relative.add(first, rows, range, reinterpret_cast<float*>(scores), stride);
+    const std::uint32_t* chunk = queries + first * call.query_stride;
+    multiply(call.format, rows, chunk, call.query_stride, packed.keys + skipped * packed.depth, packed.depth, width,
+             scores, stride);
+    if (call.relative != nullptr) relative.add(chunk, first, rows, range, reinterpret_cast<float*>(scores), stride);
     for (std::size_t row = 0; row < rows; ++row) {
       float* row_scores = reinterpret_cast<float*>(scores + row * stride);
       if (!sees_all) hide_keys(visible_keys(call, first + row), range, row_scores);

@@ -67,11 +67,11 @@ class RelativeAdder {
     transposed_ = products_ + kQueryChunk * product_stride_;
     by_key_ = transposed_ + kRelativeKeys * padded_stride(kRelativeQueries);
     by_key_stride_ = padded_stride(num_keys(call) + kRelativeKeys);
-    queries_ = call.query + head * words_for(call.format, call.dim);
   }
 
-  // To scores[rows][stride] of queries from `first` on and keys in `range`.
-  void add(std::size_t first, std::size_t rows, KeyRange range, float* scores, std::size_t stride) {
+  // To scores[rows][stride] of queries[rows][query_stride], the first of which is `first`, and keys in `range`.
+  void add(const std::uint32_t* queries, std::size_t first, std::size_t rows, KeyRange range, float* scores,
+           std::size_t stride) {
     const Distance distance = static_cast<Distance>(range.begin) - position(first);
     const std::size_t width = range.end - range.begin;
     const auto add_row = [&](std::size_t row, const float* values, std::size_t begin) {
@@ -85,7 +85,7 @@ class RelativeAdder {
     if (positions_.keys != nullptr) {
       const ColumnRange columns(positions_.reach, distance - static_cast<Distance>(rows) + 1,
                                 distance + static_cast<Distance>(width) - 1);
-      multiply_positions(rows, queries_ + first * call_.query_stride, call_.query_stride, positions_.keys, columns);
+      multiply_positions(rows, queries, call_.query_stride, positions_.keys, columns);
       for (std::size_t row = 0; row < rows; ++row) {
         add_row(row, products_ + row * product_stride_, columns.begin);
       }
@@ -136,7 +136,6 @@ class RelativeAdder {
 
   const AttentionCall& call_;
   const RelativeScores positions_;
-  const std::uint32_t* queries_;
   float* products_;  // [kQueryChunk][product_stride_]
   std::size_t product_stride_;
   float* transposed_;  // [kRelativeKeys][padded_stride(kRelativeQueries)]

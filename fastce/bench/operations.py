@@ -8,7 +8,7 @@ import numpy as np
 
 from fastce.checkpoints.network import family_of
 from fastce.spec import Attention, Dense, DisentangledAttention, FeedForward, HeadSpec, RotaryEmbedding
-from fastce.steps import Attend, Program, kv_heads, program
+from fastce.steps import Attend, Program, kv_heads, program, score_terms
 
 
 def program_of(config: Any) -> Program | None:
@@ -60,8 +60,7 @@ def attention(part: Attention, hidden: int, lengths: np.ndarray) -> int:
     wide, narrow = part.heads * part.head_dim, kv_heads(part) * part.head_dim
     products = 2 * int(visible(part, lengths).sum())
     if isinstance(part.relation, DisentangledAttention):
-        terms = part.relation.content_to_position + part.relation.position_to_content
-        products += terms * positions_met(part.relation, lengths)
+        products += (score_terms(part) - 1) * positions_met(part.relation, lengths)
     return int(lengths.sum()) * 2 * hidden * (wide + narrow) + products * wide
 
 
@@ -83,8 +82,7 @@ def pooled_attention(part: Attention, hidden: int, lengths: np.ndarray, *, last:
     keys = values
     if isinstance(part.relation, RotaryEmbedding | DisentangledAttention) or part.qk_norm is not None:
         keys = seen * (hidden * narrow + wide)
-    if isinstance(part.relation, DisentangledAttention):
-        keys += seen * wide * (part.relation.content_to_position + part.relation.position_to_content)
+        keys += seen * wide * (score_terms(part) - 1)
     return pairs * 2 * hidden * wide + keys + values
 
 

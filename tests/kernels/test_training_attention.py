@@ -14,9 +14,20 @@ from isa import every_level
 from training_check import DTYPES, SEEDS, check, leaf, mask, rotary
 
 from fastce.backends.cpp import functions, ops
+from fastce.backends.ops import BiasTable, PositionTables, RelativeTables
 from fastce.backends.reference import ops as reference
 from fastce.packing import Spans
-from fastce.spec import Attention, Pooling
+from fastce.spec import Attention, DisentangledAttention, Pooling, RelativeBias, RotaryEmbedding
+from fastce.steps import score_terms
+
+BUCKETS = (1, *(2,) * 20, *(3,) * 9, *range(4, 9), *(9,) * 9, *(10,) * 20, 11)
+BIAS = RelativeBias(12, BUCKETS)
+
+
+def disentangled(**terms: bool) -> DisentangledAttention:
+    """DeBERTa's attention, up to a distance of 32."""
+    return replace(DisentangledAttention(6, BUCKETS, True, True, True, None), **terms)
+
 
 PLAIN = Attention(heads=3, head_dim=20)
 ATTENTIONS = {
@@ -29,10 +40,36 @@ ATTENTIONS = {
     "causal": replace(PLAIN, causal=True),
     "causal window": replace(PLAIN, window=7, causal=True),
     "grouped": replace(PLAIN, heads=6, kv_heads=2),
+    "bias": replace(PLAIN, relation=BIAS),
+    "bias, causal window": replace(PLAIN, heads=4, kv_heads=2, relation=BIAS, window=60, causal=True),
+    "disentangled": replace(PLAIN, relation=disentangled()),
+    "disentangled, wide": replace(PLAIN, heads=1, head_dim=64, relation=disentangled(position_to_content=False)),
+    "disentangled, causal window": replace(
+        PLAIN, relation=disentangled(content_to_position=False), window=60, causal=True
+    ),
     "everything": replace(PLAIN, heads=4, kv_heads=2, relation=rotary(10), window=33, causal=True),
 }
 RAGGED = [1, 2, 4, 5, 6, 49, 200]
 """One, two, a window of 5 less one, itself and one more, a chunk of queries and one more, several chunks."""
+
+
+def random_tables(attention: Attention) -> list[torch.Tensor]:
+    """What the relation needs."""
+    relation, shape = attention.relation, (12, attention.heads, attention.head_dim)
+    if isinstance(relation, RelativeBias):
+        return [torch.randn(12, attention.heads)]
+    return [torch.randn(shape) for _ in range(score_terms(attention) - 1)]
+
+
+def relative_tables(attention: Attention, tables: tuple[torch.Tensor, ...]) -> RelativeTables | None:
+    """The same as ops take them."""
+    relation, left = attention.relation, list(tables)
+    if isinstance(relation, RelativeBias):
+        return BiasTable(left.pop())
+    if not isinstance(relation, DisentangledAttention):
+        return None
+    keys = left.pop(0) if relation.content_to_position else None
+    return PositionTables(keys, left.pop(0) if relation.position_to_content else None)
 
 
 def check_attention(
@@ -44,20 +81,23 @@ def check_attention(
     query_lengths = lengths if rows is None else [1] * len(lengths)
     counts = (sum(query_lengths), heads), (sum(lengths), kv_heads), (sum(lengths), kv_heads)
     inputs = [leaf(torch.randn(*count, attention.head_dim), dtype) for count in counts]
+    inputs += [leaf(table, dtype) for table in random_tables(attention)]
     dropout = (SEEDS[1] if probability else 0, probability)
     factors = mask(isa, dropout, sum(query_lengths) * heads, max(lengths)).unflatten(0, (-1, heads))
 
-    def run(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    def run(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *tables: torch.Tensor) -> torch.Tensor:
         described = ops.varlen_attention(spans, attention, rows, dropout)
-        flat = functions.AttentionFunction.apply(described, heads, *(x.flatten(1) for x in (query, key, value)))
-        return flat.view(query.shape)
+        by_distance = ops.tables_by_distance(attention, relative_tables(attention, tables), max(lengths))
+        flat = (x.flatten(1) for x in (query, key, value))
+        return functions.AttentionFunction.apply(described, heads, *flat, *by_distance).view(query.shape)
 
-    def expected(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    def expected(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *tables: torch.Tensor) -> torch.Tensor:
+        relative = relative_tables(attention, tables)
         if probability == 0.0:
-            return reference.attention(query, key, value, spans, attention, rows, 0.0, None)
+            return reference.attention(query, key, value, spans, attention, rows, 0.0, relative)
         places = reference.positions(spans)
         query_places = places if rows is None else reference.pool_rows(places, spans, rows)
-        if attention.relation is not None:
+        if isinstance(attention.relation, RotaryEmbedding):
             query = reference.rotate(query, query_places, attention.relation)
             key = reference.rotate(key, places, attention.relation)
         key, value = (x.repeat_interleave(heads // kv_heads, 1) for x in (key, value))
@@ -67,13 +107,18 @@ def check_attention(
             distance = torch.arange(len(k)) - i[:, None, None]  # [queries, 1, keys]
             window = len(k) if attention.window is None else attention.window
             hidden = (distance.abs() > window) | (attention.causal & (distance > 0))
-            scores = torch.einsum("ihd,jhd->ihj", q, k) / attention.head_dim**0.5
+            scale = (attention.head_dim * score_terms(attention)) ** -0.5
+            scores = torch.einsum("ihd,jhd->ihj", q, k) * scale
+            if relative is not None:
+                sides = (x.transpose(0, 1).unsqueeze(0) for x in (q, k))
+                table_rows = reference.table_rows(attention, distance[:, 0])
+                scores = scores + reference.relative_scores(*sides, table_rows, relative, scale)[0].transpose(0, 1)
             weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
             outputs.append(torch.einsum("ihj,jhd->ihd", weights * kept[..., : len(k)], v))
         return torch.cat(outputs)
 
     size = float((inputs[0].norm(dim=-1).max() * inputs[1].norm(dim=-1).max()).detach()) / attention.head_dim**0.5
-    amplification = 1 + size * getattr(attention.relation, "scale", 1.0) ** 2
+    amplification = 1 + size * score_terms(attention) * getattr(attention.relation, "scale", 1.0) ** 2
     check(run, expected, inputs, max(lengths) * (heads // kv_heads) + attention.head_dim, amplification)
 
 
@@ -82,7 +127,10 @@ def check_attention(
 @pytest.mark.parametrize("probability", [0.0, 0.4])
 @pytest.mark.parametrize(
     ("kind", "rows"),
-    [*((kind, None) for kind in ATTENTIONS), *product(("plain", "causal window", "everything"), ("first", "last"))],
+    [
+        *((kind, None) for kind in ATTENTIONS),
+        *product(("plain", "causal window", "everything", "bias", "disentangled"), ("first", "last")),
+    ],
 )
 def test_attention(
     at_level: Callable[[str], None],
@@ -143,7 +191,11 @@ def test_attention_refuses_what_does_not_fit() -> None:
     query, key = torch.randn(5, 60), torch.randn(4, 60)
     described = ops.varlen_attention(spans, PLAIN, None, functions.NO_DROPOUT)
     with pytest.raises(ValueError, match=r"key: expected the shape \(5, 60\), got \(4, 60\)"):
-        functions.AttentionFunction.apply(described, 3, query, key, query)
+        functions.AttentionFunction.apply(described, 3, query, key, query, None, None, None)
+    with pytest.raises(ValueError, match=r"relative_keys: expected the shape \(9, 60\), got \(9, 59\)"):
+        functions.AttentionFunction.apply(described, 3, query, query, query, None, torch.randn(9, 59), None)
+    with pytest.raises(ValueError, match="tables: expected a row for each distance from -reach to reach"):
+        functions.AttentionFunction.apply(described, 3, query, query, query, torch.randn(8, 3), None, None)
     with pytest.raises(ValueError, match="heads: 3 is no multiple of 2"):
         ops.varlen_attention(spans, replace(PLAIN, kv_heads=2), None, functions.NO_DROPOUT)
     with pytest.raises(ValueError, match="cu_queries: 0 queries of 0 keys"):

@@ -38,8 +38,6 @@ CAN = features_of(
     """
 )
 
-UNTRAINED = features_of("RelativeBias DisentangledAttention")
-
 
 class CppEncoder:
     """An encoder with packed weights. Any number of threads may share it."""
@@ -95,7 +93,7 @@ class CppBackend:
             warn_without_module()
             return [*reasons, "fastce is without its C++ module"]
         choose_level()
-        return reasons + not_understood(request.network, CAN - UNTRAINED if request.training else CAN)
+        return reasons + not_understood(request.network, CAN)
 
     def build(self, request: Request) -> CppEncoder:
         """See `Backend`."""

@@ -74,6 +74,11 @@ def array(x: torch.Tensor | None) -> np.ndarray | None:
     return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
 
 
+def arrays(tables: Iterable[torch.Tensor | None]) -> Any:
+    """Each tensor's memory, as a tuple."""
+    return tuple(array(table) for table in tables)
+
+
 def empty_like(x: torch.Tensor | None) -> torch.Tensor | None:
     """A contiguous tensor for a result of the shape and type of x; None for None."""
     return None if x is None else torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -209,7 +214,11 @@ class ActivateFunction(Function):
 
 
 class AttentionFunction(Function):
-    """Attention over `[rows, heads * head_dim]` in fp32 or bf16."""
+    """Attention over `[rows, heads * head_dim]` in fp32 or bf16.
+
+    The tables have a row for each distance from a query on to a key: a bias `[rows, heads]` in fp32, and what queries
+    and what keys are multiplied with, `[rows, heads * head_dim]`; or None.
+    """
 
     @staticmethod
     def forward(
@@ -219,6 +228,7 @@ class AttentionFunction(Function):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
+        *tables: torch.Tensor | None,
     ) -> torch.Tensor:
         """See `Function`."""
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
@@ -228,18 +238,20 @@ class AttentionFunction(Function):
             query=array(query),
             key=array(key),
             value=array(value),
+            tables=arrays(tables),
             output=array(output),
             softmax=array(softmax),
         )
         ctx.attention = attention
-        ctx.save_for_backward(query, key, value, softmax)
+        ctx.save_for_backward(query, key, value, softmax, *tables)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, output_gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """See `Function`."""
-        query, key, value, softmax = ctx.saved_tensors
+        query, key, value, softmax, *tables = ctx.saved_tensors
+        sums = [None if table is None else torch.zeros(table.shape) for table in tables]
         gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)]
         query_gradient, key_gradient, value_gradient = map(array, gradients)
         kernels().attention_backward(
@@ -247,13 +259,15 @@ class AttentionFunction(Function):
             query=array(query),
             key=array(key),
             value=array(value),
+            tables=arrays(tables),
             softmax=array(softmax),
             output_gradient=array(output_gradient.contiguous()),
             query_gradient=query_gradient,
             key_gradient=key_gradient,
             value_gradient=value_gradient,
+            table_gradients=arrays(sums),
         )
-        return None, None, *gradients
+        return None, None, *gradients, *sums
 
 
 class SparseGradient(NamedTuple):

@@ -21,13 +21,13 @@ from fastce.backends.cpp.functions import (
     draw,
     zero_gradients,
 )
-from fastce.backends.ops import RelativeTables
+from fastce.backends.ops import BiasTable, RelativeTables
 from fastce.backends.reference import ops as reference
 from fastce.backends.reference.ops import dropout, linear, pool
 from fastce.backends.weights import Linear, NormWeights, products
 from fastce.packing import Spans
-from fastce.spec import Activation, Attention, Pooling, RotaryEmbedding
-from fastce.steps import Keep, kv_heads
+from fastce.spec import Activation, Attention, DisentangledAttention, Pooling, RelativeBias, RotaryEmbedding
+from fastce.steps import Keep, kv_heads, score_terms
 
 __all__ = [
     "activated",
@@ -105,12 +105,28 @@ def attention(
     relative: RelativeTables | None,
 ) -> torch.Tensor:
     """See `Ops`."""
-    assert relative is None
     described = varlen_attention(spans, attention, rows, draw(dropout))
+    tables = tables_by_distance(attention, relative, spans.longest)
     output: torch.Tensor = AttentionFunction.apply(
-        described, attention.heads, query.flatten(1), key.flatten(1), value.flatten(1)
+        described, attention.heads, query.flatten(1), key.flatten(1), value.flatten(1), *tables
     )
     return output.view(query.shape)
+
+
+def tables_by_distance(
+    attention: Attention, relative: RelativeTables | None, longest: int
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """What scores get by distance, in float32, with a row for each one that there is: bias, keys and queries."""
+    if relative is None:
+        return None, None, None
+    assert isinstance(attention.relation, RelativeBias | DisentangledAttention)
+    most = len(attention.relation.rows) // 2
+    reach = min(most, longest - 1)
+    rows = torch.tensor(attention.relation.rows[most - reach : most + reach + 1])
+    if isinstance(relative, BiasTable):
+        return relative.bias.float()[rows], None, None
+    keys, queries = (None if table is None else table.float()[rows].flatten(1) for table in relative)
+    return None, keys, queries
 
 
 def varlen_attention(
@@ -118,7 +134,9 @@ def varlen_attention(
 ) -> _core.VarlenAttention:
     """An attention over a batch in the words of the kernels."""
     relation = attention.relation
-    assert relation is None or isinstance(relation, RotaryEmbedding)
+    rotation = None
+    if isinstance(relation, RotaryEmbedding):
+        rotation = rotation_tables(relation, 1 << (spans.longest - 1).bit_length())
     cu_keys = spans.cu_seqlens.numpy()
     return _core.VarlenAttention(
         heads=attention.heads,
@@ -129,8 +147,8 @@ def varlen_attention(
         queries_are_last=rows == "last",
         before=attention.window,
         after=0 if attention.causal else attention.window,
-        rotation=None if relation is None else rotation_tables(relation, 1 << (spans.longest - 1).bit_length()),
-        scale=1.0 / math.sqrt(attention.head_dim),
+        rotation=rotation,
+        scale=1.0 / math.sqrt(attention.head_dim * score_terms(attention)),
         dropout=dropout,
     )
 

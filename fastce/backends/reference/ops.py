@@ -24,7 +24,7 @@ from fastce.spec import (
     RMSNorm,
     RotaryEmbedding,
 )
-from fastce.steps import Keep
+from fastce.steps import Keep, score_terms
 
 QUERIES_AT_A_TIME = 512
 """Queries that see a range of keys only are computed so many at a time: memory stays linear in the length."""
@@ -151,8 +151,7 @@ def visible_attention(
     Returns:
         `[sequences, heads, queries, head_dim]`.
     """
-    terms = 1 if isinstance(relative, BiasTable) or relative is None else 1 + sum(x is not None for x in relative)
-    scale = 1.0 / math.sqrt(query.shape[-1] * terms)
+    scale = 1.0 / math.sqrt(query.shape[-1] * score_terms(attention))
     if relative is None and attention.window is None and not attention.causal:
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
     length = key.shape[2]
