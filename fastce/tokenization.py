@@ -162,9 +162,13 @@ class PairTokenizer:
                 special_start += len(piece.special_ids)
             else:
                 starts[:, column], sizes[:, column] = begin[piece.text], kept[piece.text]
-        special_ids = np.array([token for piece in snapshot.pieces for token in piece.special_ids], dtype=np.int32)
+        special_ids = [token for piece in snapshot.pieces for token in piece.special_ids]
+        empty = sizes.sum(axis=1) == 0
+        if empty.any():  # only where there are no special tokens: something has to be scored
+            starts[empty, 0], sizes[empty, 0] = special_start, 1
+            special_ids.append(stand_in(snapshot.tokenizer))
         return TokenizedPairs(
-            token_ids=np.concatenate([token_ids, special_ids]),
+            token_ids=np.concatenate([token_ids, np.array(special_ids, dtype=np.int32)]),
             starts=starts,
             sizes=sizes,
             token_types=np.array([piece.token_type for piece in snapshot.pieces], dtype=np.int32),
@@ -194,6 +198,14 @@ class PairTokenizer:
         return np.concatenate(ids or [np.empty(0, dtype=np.int32)]), np.array(
             [len(part) for part in ids], dtype=np.int64
         )
+
+
+def stand_in(tokenizer: Any) -> int:
+    """The token of a pair without any: padding, which is what it would be in a padded batch."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    return 0
 
 
 def encode(encoder: FastTokenizer | PythonTokenizer, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -38,6 +38,16 @@ def test_logits_equal_transformers(tiny: Tiny, family: str, num_labels: int) -> 
     assert close_to(logits_of(model, PAIRS), expected.squeeze(1) if num_labels == 1 else expected, LOGITS)
 
 
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_pair_of_empty_texts_has_a_score(tiny: Tiny, family: str) -> None:
+    model = CrossEncoder(tiny(family))
+    encoded = {name: torch.tensor(ids) for name, ids in model.tokenizer([""], [""]).items() if ids[0]}
+    padding = torch.tensor([[model.tokenizer.pad_token_id]])
+    expected = model.model(**encoded or {"input_ids": padding, "attention_mask": torch.ones(1, 1)}).logits[0]
+    found = logits_of(model, [("yes", "no"), ("", ""), ("", "no")])
+    assert close_to(found[1:2], expected.detach(), LOGITS)
+
+
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"])
 def test_activations_of_the_feed_forward_network(tiny: Tiny, activation: str) -> None:
     model = CrossEncoder(tiny("bert", hidden_act=activation))

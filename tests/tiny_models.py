@@ -21,9 +21,12 @@ from transformers import (
     ElectraConfig,
     ErnieConfig,
     GteConfig,
+    LlamaConfig,
     ModernBertConfig,
     MPNetConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
     RobertaConfig,
     XLMRobertaConfig,
 )
@@ -42,7 +45,7 @@ SENTENCES = [
     "Is there a train to the sea?",
     "naïve café über straße 東京 😀",
 ]
-PAIRS = [(first, second) for first in SENTENCES for second in SENTENCES]
+PAIRS = [(first, second) for first in SENTENCES for second in SENTENCES if first or second]
 
 VOCABULARY_SIZE = 300
 BERT_SIZES: dict[str, Any] = {
@@ -79,6 +82,15 @@ MODERNBERT_SIZES = BERT_SIZES | {
 }
 
 
+QWEN_SIZES = BERT_SIZES | {
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 20,
+    "pad_token_id": 1,
+    "bos_token_id": None,
+    "eos_token_id": 2,
+}
+DECODER_ADAPTED = ("q_proj", "v_proj", "up_proj", "down_proj")
 DEBERTA_SIZES = BERT_SIZES | {
     "relative_attention": True,
     "pos_att_type": ["p2c", "c2p"],
@@ -196,6 +208,18 @@ def make_byte_bpe() -> PreTrainedTokenizerFast:
     )
 
 
+def make_bare_byte_bpe() -> PreTrainedTokenizerFast:
+    """The same without special tokens around texts, as language models have it."""
+    tokenizer = make_byte_bpe()
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        eos_token="</s>",
+        pad_token="<pad>",
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
 BERT_DROPOUTS = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 DISTILBERT_DROPOUTS = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0}
 
@@ -243,6 +267,23 @@ CONFIGS: dict[str, TinyFamily] = {
         make_wordpiece,
         BERT_DROPOUTS,
         ("q_proj", "v_proj", "up_proj", "down_proj"),
+        spread=1.0,
+    ),
+    "qwen3": TinyFamily(Qwen3Config, QWEN_SIZES, make_bare_byte_bpe, {}, DECODER_ADAPTED, spread=1.0),
+    "qwen2": TinyFamily(
+        Qwen2Config,
+        QWEN_SIZES | {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
+        make_bare_byte_bpe,
+        {},
+        DECODER_ADAPTED,
+        spread=1.0,
+    ),
+    "llama": TinyFamily(
+        LlamaConfig,
+        QWEN_SIZES | {"attention_bias": True, "mlp_bias": True},
+        make_bare_byte_bpe,
+        {},
+        DECODER_ADAPTED,
         spread=1.0,
     ),
 }

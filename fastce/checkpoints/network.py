@@ -10,7 +10,20 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fastce.checkpoints import albert, bert, deberta, distilbert, electra, gte, modernbert, mpnet, roberta
+from fastce.checkpoints import (
+    albert,
+    bert,
+    deberta,
+    distilbert,
+    electra,
+    gte,
+    llama,
+    modernbert,
+    mpnet,
+    qwen2,
+    qwen3,
+    roberta,
+)
 from fastce.checkpoints.adapters import LowRankUpdate, base_module, plain_parts
 from fastce.checkpoints.chain import ModuleChain
 from fastce.checkpoints.family import Family, Names, places
@@ -30,6 +43,9 @@ FAMILIES: dict[str, Family] = {
     "mpnet": mpnet.FAMILY,
     "albert": albert.FAMILY,
     "gte": gte.FAMILY,
+    "qwen3": qwen3.FAMILY,
+    "qwen2": qwen2.FAMILY,
+    "llama": llama.FAMILY,
 }
 """Config `model_type` to its family. A new family is a file beside this one and a row here."""
 

@@ -205,8 +205,9 @@ import os, shutil, sys
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, {tests!r})
-from tiny_models import PAIRS
+from tiny_models import SENTENCES
 from fastce import CrossEncoder
+PAIRS = [(first, second) for first in SENTENCES for second in SENTENCES]
 for number, (backend, made) in enumerate({settings!r}):
     directory = shutil.copytree({directory!r}, Path({copies!r}) / str(number))
     file = directory / "model.safetensors"

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models, processors
 from tolerance import SAME_PAIR
 from torch import nn
 from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForMaskedLM,
@@ -51,7 +52,10 @@ def change_json(file: Path, **changes: Any) -> None:
 @pytest.mark.parametrize("family", CONFIGS)
 @pytest.mark.parametrize("kind", [AutoModel, AutoModelForMaskedLM])
 def test_a_base_model_gets_a_fresh_head(tmp_path: Path, family: str, kind: Any) -> None:
-    base = kind.from_config(CONFIGS[family].config(**CONFIGS[family].sizes))
+    config = CONFIGS[family].config(**CONFIGS[family].sizes)
+    if kind is AutoModelForMaskedLM and type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        pytest.skip("a language model, which is a reranker by itself")
+    base = kind.from_config(config)
     base.save_pretrained(tmp_path)
     make_tokenizer(family).save_pretrained(tmp_path)
     model = CrossEncoder(tmp_path)
@@ -59,9 +63,8 @@ def test_a_base_model_gets_a_fresh_head(tmp_path: Path, family: str, kind: Any) 
     assert isinstance(model.activation_fn, nn.Sigmoid)
     assert CrossEncoder(tmp_path, num_labels=3).predict(PAIRS[:2]).shape == (2, 3)
     inner = getattr(base, base.base_model_prefix, base)
-    for name, parameter in inner.embeddings.named_parameters():
-        loaded = getattr(model.model, base.base_model_prefix).embeddings.get_parameter(name)
-        assert torch.equal(loaded, parameter)
+    loaded = getattr(model.model, model.model.base_model_prefix).get_input_embeddings()
+    assert torch.equal(loaded.weight, inner.get_input_embeddings().weight)
 
 
 def test_the_fresh_head_is_announced(minilm: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -155,10 +158,11 @@ def test_no_weights_at_all(directory: Path) -> None:
 def test_a_folder_without_the_tokenizers_files(tiny: Tiny, tmp_path: Path, family: str) -> None:
     directory = Path(shutil.copytree(tiny(family), tmp_path / "model"))
     (directory / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match=r"model: its tokenizer's files are missing or broken"):
+    complaint = r"model: its tokenizer('s files are missing or broken| knows \d tokens, all special)"
+    with pytest.raises(ValueError, match=complaint):
         CrossEncoder(directory)
     (directory / "tokenizer_config.json").unlink()
-    with pytest.raises(ValueError, match=r"model: its tokenizer('s files are missing| knows \d tokens, all special)"):
+    with pytest.raises(ValueError, match=complaint):
         CrossEncoder(directory)
 
 
