@@ -16,14 +16,14 @@ from fastce.backends.base import check_backend
 from fastce.checkpoints import adapters
 from fastce.checkpoints.loading import load_checkpoint, precision_from_dtype
 from fastce.checkpoints.metadata import Metadata
-from fastce.checkpoints.network import head_names, length_limit
+from fastce.checkpoints.network import default_length, head_names
 from fastce.checkpoints.saving import push_checkpoint, save_checkpoint
 from fastce.checkpoints.source import Source, errors_of_files
 from fastce.checks import check_positive, check_precision, check_text
 from fastce.environment import default_device
 from fastce.inputs import check_texts, choose_prompt, split_pairs
 from fastce.packing import MAX_BATCH_TOKENS
-from fastce.pipeline import BatchLimits, Pipeline
+from fastce.pipeline import BatchLimits, Pipeline, Window
 from fastce.progress import progress_bar
 from fastce.spec import Precision
 from fastce.threads import chosen_num_threads
@@ -125,7 +125,7 @@ class CrossEncoder(FitMixin, Attributes):
         self.activation_fn = activation_fn
         self.model_card_data = legacy.ModelCardData()
         self._max_length = 0
-        self.max_length = length_limit(self.tokenizer) if max_length is None else max_length
+        self.max_length = default_length(self.tokenizer, self.config) if max_length is None else max_length
         self.to(default_device() if device is None else device)
         with errors_of_files(source.name, but=(ValueError, OSError)):
             self.pipeline.built_encoder()  # broken weights, and a backend that can't run the model, say so now
@@ -151,7 +151,8 @@ class CrossEncoder(FitMixin, Attributes):
 
         Args:
             inputs: One pair of texts, or any iterable of pairs.
-            prompt_name: Which stored prompt to put before each first text.
+            prompt_name: Which stored prompt to put before each first text; in a chat template it is the system
+                message, the instruction.
             prompt: A prompt itself; wins over `prompt_name`.
             batch_size: Pairs per batch at most; None leaves it to `max_batch_tokens`.
             show_progress_bar: Whether to show a bar; None shows one where fastce's logger is at INFO or below.
@@ -173,14 +174,15 @@ class CrossEncoder(FitMixin, Attributes):
             ValueError: A pair has not two texts, or an argument is out of range.
         """
         limits = BatchLimits.checked(batch_size, max_batch_tokens)
-        first, second, single = self._texts(inputs, prompt_name, prompt)
+        window, single = self._window(inputs, prompt_name, prompt)
         if pool is not None or chunk_size is not None:
             warnings.warn("predict: pool and chunk_size have no effect, one process uses every core", stacklevel=3)
         if device is not None:
             self.to(device)
         chosen = self.activation_fn if activation_fn is None else scoring.check_activation(activation_fn)
-        with progress_bar(show_progress_bar, total=len(first), description="Scoring", unit="pairs") as progress:
-            logits = self.pipeline.logits((first, second), self.max_length, limits, progress.update)
+        total = len(window.first)
+        with progress_bar(show_progress_bar, total=total, description="Scoring", unit="pairs") as progress:
+            logits = self.pipeline.logits(window, self.max_length, limits, progress.update)
         with torch.inference_mode():
             scores = scoring.scores_from_logits(logits, chosen, apply_softmax)
         return scoring.convert(
@@ -214,18 +216,17 @@ class CrossEncoder(FitMixin, Attributes):
             ValueError: A pair has not two texts, or an argument is out of range.
         """
         limits = BatchLimits.checked(batch_size, max_batch_tokens)
-        texts = (self._texts(window, None, None)[:2] for window in windows)
+        texts = (self._window(window, None, None)[0] for window in windows)
         for logits in self.pipeline.stream(texts, self.max_length, limits, advance):
             with torch.inference_mode():
                 scores = scoring.scores_from_logits(logits, self.activation_fn, apply_softmax=False)
             yield scores.cpu().numpy()
 
-    def _texts(self, inputs: Any, prompt_name: str | None, prompt: str | None) -> tuple[list[str], list[str], bool]:
-        """First texts with their prompt, second texts, and whether the input was a single pair."""
+    def _window(self, inputs: Any, prompt_name: str | None, prompt: str | None) -> tuple[Window, bool]:
+        """The pairs with their prompt, and whether the input was a single pair."""
         first, second, single = split_pairs(inputs)
         name = self.default_prompt_name if prompt_name is None else prompt_name
-        chosen = choose_prompt(self.prompts, prompt, name)
-        return [chosen + text for text in first] if chosen else first, second, single
+        return Window(first, second, choose_prompt(self.prompts, prompt, name) or None), single
 
     @legacy.method_arguments(legacy.RANK_NAMES, legacy.RANK_WITHOUT_EFFECT)
     def rank(

@@ -16,13 +16,25 @@ from fastce.checks import check_positive
 from fastce.packing import MAX_BATCH_TOKENS, order_by_length, ordered_batches, pack
 from fastce.prefixes import PREFIX_MEMORY, order_by_beginning, share_prefixes
 from fastce.spec import Precision
+from fastce.templates import pair_tokenizer
 from fastce.threads import chosen_num_threads
-from fastce.tokenization import PairTokenizer, TokenizedPairs
+from fastce.tokenization import TokenizedPairs
 
 T = TypeVar("T")
 
-Window = tuple[Sequence[str], Sequence[str]]
-"""First texts and second texts, as many."""
+
+class Window(NamedTuple):
+    """Pairs of texts.
+
+    Attributes:
+        first: Their first texts.
+        second: Their second texts, as many.
+        prompt: The prompt of all of them, or None.
+    """
+
+    first: Sequence[str]
+    second: Sequence[str]
+    prompt: str | None = None
 
 
 class BatchLimits(NamedTuple):
@@ -71,7 +83,7 @@ class Pipeline:
         self.precision: Precision = precision
         self.num_threads = num_threads
         self._encoders = EncoderCache()
-        self._pair_tokenizer = PairTokenizer(checkpoint.tokenizer)
+        self._pair_tokenizer = pair_tokenizer(checkpoint.tokenizer, checkpoint.message_format)
 
     def built_encoder(self, *, training: bool = False) -> Built:
         """The encoder that scores, or the one that trains; made again where the weights have changed since."""
@@ -95,10 +107,10 @@ class Pipeline:
         """What its backend is asked to run."""
         return Request(self.checkpoint.network(with_module=False), self.precision, self.checkpoint.device)
 
-    def tokenize(self, first: Sequence[str], second: Sequence[str], max_length: int) -> TokenizedPairs:
+    def tokenize(self, window: Window, max_length: int) -> TokenizedPairs:
         """Tokenises pairs of texts, truncated to `max_length`."""
         self._pair_tokenizer.tokenizer = self.checkpoint.tokenizer
-        return self._pair_tokenizer(first, second, max_length)
+        return self._pair_tokenizer(window.first, window.second, max_length, window.prompt)
 
     def logits(
         self, window: Window, max_length: int, limits: BatchLimits, advance: Callable[[int], object]
@@ -137,10 +149,9 @@ class Pipeline:
 
     def _tokenize_window(self, window: Window, max_length: int) -> Tokenized:
         number: dict[tuple[str, str], int] = {}
-        distinct = [number.setdefault(pair, len(number)) for pair in zip(*window, strict=True)]
-        return Tokenized(
-            self.tokenize([pair[0] for pair in number], [pair[1] for pair in number], max_length), distinct
-        )
+        distinct = [number.setdefault(pair, len(number)) for pair in zip(window.first, window.second, strict=True)]
+        texts = Window([pair[0] for pair in number], [pair[1] for pair in number], window.prompt)
+        return Tokenized(self.tokenize(texts, max_length), distinct)
 
     def _compute(self, tokenized: Tokenized, limits: BatchLimits, advance: Callable[[int], object]) -> torch.Tensor:
         pairs, distinct = tokenized

@@ -122,7 +122,9 @@ class PairTokenizer:
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(PairTokenizer, remembers=self.remembers), (self.tokenizer,)
 
-    def __call__(self, first: Sequence[str], second: Sequence[str], max_length: int) -> TokenizedPairs:
+    def __call__(
+        self, first: Sequence[str], second: Sequence[str], max_length: int, prompt: str | None = None
+    ) -> TokenizedPairs:
         """Tokenises pairs.
 
         Args:
@@ -130,10 +132,13 @@ class PairTokenizer:
             second: Second text of each pair, as many.
             max_length: Tokens of a pair at most, special ones included. Longer pairs lose tokens from the longer text
                 first.
+            prompt: What to put before each first text.
 
         Raises:
             ValueError: `max_length` leaves no room beside the special tokens.
         """
+        if prompt:
+            first = [prompt + text for text in first]
         snapshot = self._snapshot()
         room = max_length - snapshot.num_special_tokens
         if room < 1:

@@ -7,7 +7,7 @@ encoder and the chain are in.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from fastce.checkpoints.source import Source, find_file, read_json
-from fastce.spec import Activation, Dense, Dropout, HeadSpec, HeadStep, LayerNorm, Normalize, Pooling
+from fastce.spec import Activation, Dense, Dropout, HeadSpec, HeadStep, LayerNorm, Normalize, Pooling, TokenDifference
 from fastce.steps import num_labels
 
 if TYPE_CHECKING:
@@ -64,6 +64,29 @@ class Chain:
     configs: Sequence[dict[str, Any]]
     transformer: dict[str, Any]
 
+    @property
+    def message_format(self) -> str | None:
+        """How texts stand in the messages of a chat template; None: texts stand for themselves."""
+        return None
+
+    def names_in_files(self, names: Sequence[Names], config: Any) -> Iterator[Names]:
+        """The names that all parts may have in the files.
+
+        Args:
+            names: Those of the encoder's parts.
+            config: The encoder's Hugging Face config.
+        """
+        for theirs in names:
+            yield ModuleChain.names(theirs, self.head.steps)
+
+    def weights(self, source: Source) -> dict[str, torch.Tensor]:
+        """Weights of the modules behind the encoder, by their names in a `ModuleChain`."""
+        return chain_weights(source, self)
+
+    def load(self, source: Source, **options: Any) -> tuple[ModuleChain, Any]:
+        """Loads the chain as a module, and what transformers reports of its encoder's weights."""
+        return load_chain(source, self, **options)
+
 
 def read_chain(source: Source, modules: Sequence[dict[str, Any]]) -> Chain:
     """Reads the chain that a folder's `modules.json` lists.
@@ -71,13 +94,18 @@ def read_chain(source: Source, modules: Sequence[dict[str, Any]]) -> Chain:
     Raises:
         ValueError: It has a module that no head's description has words for; the message names it.
     """
+    from fastce.checkpoints.logit_score import TASK, read_logit_score
+
     transformer = read_json(source, TRANSFORMER_FILE)
     kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
     task = transformer.get("transformer_task", "feature-extraction")
+    if kinds == ["Transformer", "LogitScore"] and task == TASK and not modules[0]["path"]:
+        return read_logit_score(source, modules, transformer)
     if kinds[:2] != ["Transformer", "Pooling"] or modules[0]["path"] or task != "feature-extraction":
         raise ValueError(
             f"{source.name}: this cross-encoder is a chain of {', '.join(kinds)}; fastce runs a Transformer for "
-            "feature-extraction in the folder itself, a Pooling, and Dense, LayerNorm and Dropout"
+            "feature-extraction in the folder itself, a Pooling, and Dense, LayerNorm and Dropout, or a Transformer "
+            "for text-generation and a LogitScore"
         )
     if transformer.get("do_lower_case", False):
         raise ValueError(f"{source.name}/{TRANSFORMER_FILE}: do_lower_case=True, which fastce does not run")
@@ -143,7 +171,7 @@ class ModuleChain(nn.Module):
             if isinstance(step, Dense):
                 parts.append(nn.Linear(width, step.size, bias=step.bias))
                 width = step.size
-            else:
+            elif not isinstance(step, TokenDifference):
                 parts.append(nn.Dropout(step.probability) if isinstance(step, Dropout) else nn.LayerNorm(width))
         self.chain = nn.ModuleList(parts)
 
@@ -159,16 +187,23 @@ class ModuleChain(nn.Module):
         numbers = [number for number, step in enumerate(steps) if not isinstance(step, Dropout)]
         return base | {f"{ModuleChain.CHAIN}.{number}": f"head.{number}" for number in numbers}
 
+    def part_names(self, encoder: Names) -> Names:
+        """Names of the module's parts, where those of its encoder have these."""
+        return self.names(encoder, self.head.steps)
+
+    def pooled(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """The rows that the chain reads, `[num_pairs, hidden_size]`, of `[num_pairs, tokens, hidden_size]`."""
+        mask = attention_mask.to(hidden.dtype)
+        if self.head.pooling == "mean":
+            return (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+        counted = mask.cumsum(1)  # padding may be on either side
+        wanted = counted[:, -1:] if self.head.pooling == "last" else torch.ones_like(counted[:, -1:])
+        return hidden[torch.arange(len(hidden)), ((counted == wanted) & (mask > 0)).int().argmax(1)]
+
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **inputs: Any) -> Any:
         """Logits of a padded batch, as transformers' classes give them."""
         hidden = self.base(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
-        mask = attention_mask.to(hidden.dtype)
-        if self.head.pooling == "mean":
-            x = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
-        else:
-            counted = mask.cumsum(1)  # padding may be on either side
-            wanted = counted[:, -1:] if self.head.pooling == "last" else torch.ones_like(counted[:, -1:])
-            x = hidden[torch.arange(len(hidden)), ((counted == wanted) & (mask > 0)).int().argmax(1)]
+        x = self.pooled(hidden, attention_mask)
         for step, part in zip(self.head.steps, self.chain, strict=True):
             x = part(x)
             if isinstance(step, Dense) and step.activation is not None:
@@ -183,11 +218,10 @@ class ModuleChain(nn.Module):
         self.base.save_pretrained(folder)
         write_json(folder / MODULES_FILE, self.layout.modules)
         write_json(folder / TRANSFORMER_FILE, self.layout.transformer)
-        pool, *parts = zip(self.layout.folders, self.layout.configs, strict=True)
-        for name, config in (pool, *parts):
+        for name, config in zip(self.layout.folders, self.layout.configs, strict=True):
             (folder / name).mkdir()
             write_json(folder / name / "config.json", config)
-        for (name, _), step, part in zip(parts, self.head.steps, self.chain, strict=True):
+        for name, step, part in zip(self.layout.folders[1:], self.head.steps, self.chain, strict=False):
             weights = {f"{WEIGHT_NAMES[type(step)]}.{key}": x for key, x in part.state_dict().items()}
             if weights:
                 save_file(weights, folder / name / "model.safetensors")

@@ -32,6 +32,7 @@ class Checkpoint:
         read: Reads the network without the module; returns None where that can't be done.
         load: Makes the module: float32, in evaluation mode.
         has_head: Says whether the weights of the classification head are stored, or made new.
+        message_format: How texts stand in the messages of the tokenizer's chat template; None: no template is used.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Checkpoint:
         read: Callable[[], Network | None],
         load: Callable[[], Any],
         has_head: Callable[[], bool],
+        message_format: str | None = None,
     ):
         self.tokenizer = tokenizer
         self.metadata = metadata
@@ -50,6 +52,7 @@ class Checkpoint:
         self._read = read
         self._load = load
         self.has_head = has_head
+        self.message_format = message_format
         self._module: Any = None
         self._file: Fingerprint | None = None
         self._samples = Samples()

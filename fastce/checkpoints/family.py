@@ -20,6 +20,7 @@ from fastce.spec import (
     LayerNorm,
     PostNorm,
     Relation,
+    TokenDifference,
 )
 
 HIDDEN_ACTIVATIONS: dict[str, Activation] = {
@@ -45,10 +46,12 @@ class Place(NamedTuple):
     Attributes:
         name: Name of the parameter that holds it.
         rows: Which of its rows, where others are stacked with it; None: all.
+        less: Rows that are subtracted from these, or None.
     """
 
     name: str
     rows: slice | None
+    less: slice | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,11 @@ def places(names: Names, encoder: EncoderSpec, head: HeadSpec) -> dict[str, Plac
                     rows = slice(begin, end) if len(stacked) > 1 else None
                     found[name] = Place(f"{theirs.format(number)}.{suffix}", rows)
                     begin = end
+    for number, step in enumerate(head.steps):
+        if isinstance(step, TokenDifference):
+            rows, less = (slice(token, token + 1) for token in (step.positive_id, step.negative_id))
+            place = found.get(f"head.{number}.weight", found["embeddings.word.weight"])  # tied without its own
+            found[f"head.{number}.weight"] = place._replace(rows=rows, less=less)
     if nameless := wanted.keys() - found.keys():
         raise ValueError(f"the family has no names for {', '.join(sorted(nameless))}")
     return {name: found[name] for name in wanted}
@@ -132,6 +140,9 @@ def stored_shapes(found: Mapping[str, Place], encoder: EncoderSpec, head: HeadSp
     wanted = parameters(encoder, head)
     for name, place in found.items():
         rows, *rest = wanted[name].shape
+        if place.less is not None:
+            shapes[place.name] = (encoder.embeddings.vocab_size, *rest)
+            continue
         before = shapes[place.name][0] if place.name in shapes else 0
         shapes[place.name] = (rows + before, *rest)
     return shapes

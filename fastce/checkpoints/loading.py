@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from fastce.checkpoints.chain import Chain, ModuleChain, load_chain, read_chain
+from fastce.checkpoints.chain import Chain, ModuleChain, read_chain
 from fastce.checkpoints.checkpoint import Checkpoint
+from fastce.checkpoints.logit_score import LanguageModel, fresh_logit_score
 from fastce.checkpoints.metadata import read_metadata
 from fastce.checkpoints.network import FAMILIES, OLDER_CONFIGS, length_limit
 from fastce.checkpoints.reading import (
@@ -67,8 +68,10 @@ def load_checkpoint(
     config, source = load_config(source, config_kwargs)
     check_sizes(source, config)
     metadata = read_metadata(source, config)
-    reject_other_architectures(source, config)
+    tokenizer = load_tokenizer(source, processor_kwargs)
     chain = read_chain(source, metadata.modules) if metadata.modules else None
+    if chain is None and is_language_model(config):
+        chain = fresh_logit_score(source.name, tokenizer)
     if chain is not None:
         if num_labels not in (None, labels_of(chain.head)):
             raise ValueError(f"num_labels: {num_labels}, but the model's last module has {labels_of(chain.head)}")
@@ -77,7 +80,6 @@ def load_checkpoint(
         num_labels = 1
     if num_labels is not None:
         config.num_labels = num_labels
-    tokenizer = load_tokenizer(source, processor_kwargs)
     check_tokenizer_fits(source.name, tokenizer, config)
     if chain is not None and chain.transformer.get("max_seq_length") is not None:
         tokenizer.model_max_length = chain.transformer["max_seq_length"]
@@ -91,6 +93,7 @@ def load_checkpoint(
         read=partial(read_network, source, config, chain) if is_plain else nothing_read,
         load=partial(load_module, source, config, chain, model_kwargs),
         has_head=partial(has_head, source, config) if chain is None else partial(bool, True),
+        message_format=None if chain is None else chain.message_format,
     )
 
 
@@ -156,14 +159,9 @@ def has_head(source: Source, config: Any) -> bool:
     return is_classifier(source, config) and (not is_known or any(name.startswith(HEAD_PREFIXES) for name in names))
 
 
-def reject_other_architectures(source: Source, config: Any) -> None:
-    """Refuses models that would load, but with a fresh head in place of the one they were trained with."""
-    architectures = config.architectures or [""]
-    if architectures[0].endswith("ForCausalLM"):
-        raise ValueError(
-            f"{source.name}: {architectures[0]} scores pairs through its language-model head, which fastce does not "
-            "run; a conversion to ...ForSequenceClassification loads"
-        )
+def is_language_model(config: Any) -> bool:
+    """Whether a model's head gives logits of all tokens."""
+    return (config.architectures or [""])[0].endswith("ForCausalLM")
 
 
 def load_tokenizer(source: Source, processor_kwargs: Mapping[str, Any]) -> Any:
@@ -252,7 +250,7 @@ def module_loader(
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoModelForSequenceClassification
 
     if chain is not None:
-        return partial(load_chain, source, chain), False
+        return partial(chain.load, source), False
     kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
     file = find_file(source, "model.safetensors")
     is_special = changes_weights(source, config)
@@ -276,7 +274,9 @@ def check_weights_fit(name: str, module: Any, report: Mapping[str, Any], shapes_
     found: dict[str, list[str]] = {}
     family = FAMILIES.get(module.config.model_type)
     if family is not None and not own_code(module):  # of others nobody knows which weights may be missing
-        may_be_missing = family.unused if isinstance(module, ModuleChain) else family.fresh
+        may_be_missing = family.fresh
+        if isinstance(module, ModuleChain):  # a language model's head is its own
+            may_be_missing = () if isinstance(module, LanguageModel) else family.unused
         found["missing"] = sorted(key for key in report["missing_keys"] if not key.startswith(may_be_missing))
         warn_of_unused(name, (key for key in report["unexpected_keys"] if not key.startswith(family.unused)))
     if not shapes_may_differ:

@@ -64,16 +64,19 @@ class Stored(NamedTuple):
             without a module, the file's.
         rows: Which of its rows, where others are stacked with it; None: all.
         updates: What LoRA adds to the whole; live as well. Empty where the module is for scoring.
+        less: Rows that are subtracted from these, or None.
     """
 
     whole: torch.Tensor
     rows: slice | None = None
     updates: Sequence[LowRankUpdate] = ()
+    less: slice | None = None
 
     @property
     def tensor(self) -> torch.Tensor:
-        """The parameter as it is now; rows are a view."""
-        return self.whole if self.rows is None else self.whole[self.rows]
+        """The parameter as it is now; rows are a view, differences are not."""
+        rows = self.whole if self.rows is None else self.whole[self.rows]
+        return rows if self.less is None else rows - self.whole[self.less]
 
     @property
     def num_rows(self) -> int:
@@ -163,7 +166,8 @@ def description_of(module: Any) -> Description:
     if replaced := replaced_part(base_module(module), parts):
         raise ValueError(replaced)
     weights = {
-        ours: Stored(parameters[place.name], place.rows, updates.get(place.name, ())) for ours, place in found.items()
+        ours: Stored(parameters[place.name], place.rows, updates.get(place.name, ()), place.less)
+        for ours, place in found.items()
     }
     return Description(encoder, head, weights)
 
@@ -172,7 +176,7 @@ def outline(family: Family, module: Any) -> tuple[EncoderSpec, HeadSpec, Names]:
     """The encoder, the head and the names of a module's parts."""
     base = base_module(module)
     if isinstance(base, ModuleChain):
-        return family.encoder(base.config), base.head, ModuleChain.names(family.names, base.head.steps)
+        return family.encoder(base.config), base.head, base.part_names(family.names)
     return family.encoder(base.config), family.head(base.config), family.classifier_names
 
 
@@ -199,7 +203,7 @@ def head_names(module: Any) -> list[str]:
     """Names of the parts of a sequence-classification module that turn a pair's row into logits."""
     module = base_module(module)
     if isinstance(module, ModuleChain):
-        return [ModuleChain.CHAIN]
+        return [ModuleChain.CHAIN] if len(module.chain) > 0 else []
     family = FAMILIES.get(module.config.model_type)
     if family is not None and not own_code(module):
         # Whole parts where they are the head's alone: PEFT saves `classifier` whole by itself, and would wrap a part
@@ -243,3 +247,16 @@ def capped_length(length: int, config: Any, *, warn: bool = True) -> int:
             f"max_length {length} is more than the {limit} positions of the model; using {limit}", stacklevel=4
         )
     return int(limit)
+
+
+def default_length(tokenizer: Any, config: Any) -> int:
+    """Tokens of a pair where nobody says how many: the tokenizer's, or fewer where the model is made for fewer.
+
+    A limit beyond a table of positions is left to warn of; tokenizers of models without one are often shared by longer
+    and shorter ones.
+    """
+    length = length_limit(tokenizer)
+    with suppress(ValueError):
+        if family_of(config).encoder(config).embeddings.positions is None:
+            return capped_length(length, config, warn=False)
+    return length

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from fastce.checkpoints.chain import Chain, ModuleChain, chain_weights
-from fastce.checkpoints.family import Family, Names, places, stored_shapes
+from fastce.checkpoints.chain import Chain, ModuleChain
+from fastce.checkpoints.family import Family, Names, Place, places, stored_shapes
 from fastce.checkpoints.fingerprint import Fingerprint
 from fastce.checkpoints.network import FAMILIES, Description, Network, Stored
 from fastce.checkpoints.source import Source, find_file, read_json
@@ -41,11 +41,11 @@ def read_network(source: Source, config: Any, chain: Chain | None) -> Network | 
     try:
         encoder = family.encoder(config)
         head = family.head(config) if chain is None else chain.head
-        weights = {} if chain is None else chain_weights(source, chain)
+        weights = {} if chain is None else chain.weights(source)
         prefix = "" if chain is None else f"{ModuleChain.BASE}."  # which the encoder's own file does not have
         with safe_open(path, framework="pt") as mapped, safe_open(path, framework="pt", backend="pread") as read:
             stored = {f"{prefix}{key}" for key in mapped.keys()}  # noqa: SIM118
-            for names in names_in_files(family, chain):
+            for names in names_in_files(family, chain, config):
                 found = places(names, encoder, head)
                 expected = stored_shapes(found, encoder, head)
                 if not expected.keys() - stored - weights.keys():
@@ -57,28 +57,38 @@ def read_network(source: Source, config: Any, chain: Chain | None) -> Network | 
             fingerprint = Fingerprint.of(path)
             for key in expected.keys() & stored:
                 weights[key] = (read if key in tables else mapped).get_tensor(key.removeprefix(prefix))
+            differences = {name: difference(weights[place.name], place) for name, place in found.items() if place.less}
     except (ValueError, SafetensorError):
         return None
     if {name: tuple(weight.shape) for name, weight in weights.items()} != expected:
         return None
     if any(not weight.is_floating_point() for weight in weights.values()):
         return None
-    weights = {name: weight.float() for name, weight in weights.items()}
-    if not all(map(is_finite, weights.values())):
+    own = {place.name for name, place in found.items() if name not in differences}
+    weights = {name: weights[name].float() for name in own}
+    if not all(map(is_finite, (*weights.values(), *differences.values()))):
         return None
-    ours = {name: Stored(weights[place.name], place.rows) for name, place in found.items()}
+    ours = {
+        name: Stored(differences[name]) if name in differences else Stored(weights[place.name], place.rows)
+        for name, place in found.items()
+    }
     warn_of_unused(source.name, (key for key in surplus if not key.startswith(family.unused)))
     return Network(None, Description(encoder, head, ours), file=fingerprint)
 
 
-def names_in_files(family: Family, chain: Chain | None) -> Iterator[Names]:
+def difference(weight: torch.Tensor, place: Place) -> torch.Tensor:
+    """The rows of a tensor, which may be as large as a vocabulary, less others, in float32."""
+    rows = weight[place.rows].float()
+    return rows - weight[place.less].float()
+
+
+def names_in_files(family: Family, chain: Chain | None, config: Any) -> Iterator[Names]:
     """The names that a network's parts may have in its files."""
     if chain is None:
         yield from family.names_in_files()
         return
-    for names in (family.names, family.file_names):
-        if names is not None:
-            yield ModuleChain.names(names, chain.head.steps)
+    names = [names for names in (family.names, family.file_names) if names is not None]
+    yield from chain.names_in_files(names, config)
 
 
 def changes_weights(source: Source, config: Any) -> bool:

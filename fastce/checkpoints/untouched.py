@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fastce.checkpoints.chain import ModuleChain
+from fastce.checkpoints.logit_score import LanguageModel
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
@@ -37,11 +38,11 @@ def is_hook_of_users(hook: Any) -> bool:
 
 def own_code(module: Any) -> str:
     """Says why a module does not run the code of transformers; an empty string where it does."""
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
 
-    is_chain = type(module) is ModuleChain
-    kind = type(module.base if is_chain else module)
-    known = MODEL_MAPPING if is_chain else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    known: Any = {ModuleChain: MODEL_MAPPING, LanguageModel: MODEL_FOR_CAUSAL_LM_MAPPING}.get(type(module))
+    kind = type(module if known is None else module.base)
+    known = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if known is None else known
     if known.get(type(module.config), None) is kind:
         return ""
     return f"{kind.__module__}.{kind.__qualname__} is not transformers' class for {module.config.model_type!r}"
@@ -78,12 +79,12 @@ def expected_parts(module: Any) -> dict[str, tuple[object, ...]]:
     """Names and signatures of the parts that a module's class makes for its config."""
     kind: Any = type(module)
     config = json.dumps(module.config.to_dict(), sort_keys=True, default=str)
-    if kind is not ModuleChain:
+    if kind not in (ModuleChain, LanguageModel):
         return parts_made_by(kind, config)
-    kind = type(module.base)
-    base = parts_made_by(kind, config)
+    base_kind: Any = type(module.base)
+    base = parts_made_by(base_kind, config)
     with torch.device("meta"):
-        made = ModuleChain(module.base, module.layout)
+        made: ModuleChain = kind(module.base, module.layout)
     own = {name: signature(part)[:4] for name, part in made.named_modules() if not name.startswith(ModuleChain.BASE)}
     return own | {f"{ModuleChain.BASE}.{name}".rstrip("."): found for name, found in base.items()}
 
