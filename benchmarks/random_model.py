@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from shapes import ENCODERS
 
+MAX_LENGTH = 8192
+
 SPREAD = 0.7
 """Standard deviation of a weight, times the root of its inputs: scores of different pairs differ by far more than bf16
 and int8 round, and rounding does not grow from layer to layer."""
@@ -34,10 +36,10 @@ def write_random_model(shape: str, folder: Path, tokenizer: str | None = None) -
     module: Any = AutoModelForSequenceClassification.from_config(config)
     with torch.no_grad():
         for parameter in module.parameters():
-            if parameter.ndim == 2:
+            if parameter.ndim == 2 and parameter.shape[1] > 16:  # T5's biases are small numbers
                 parameter.normal_(0.0, SPREAD / parameter.shape[1] ** 0.5)
     module.save_pretrained(folder)
-    words.model_max_length = 512 if family != "modernbert" else sizes["max_position_embeddings"]
+    words.model_max_length = min(sizes["max_position_embeddings"], MAX_LENGTH)
     words.save_pretrained(folder)
 
 

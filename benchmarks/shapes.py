@@ -30,14 +30,30 @@ def bert(layers: int, heads: int, hidden: int, intermediate: int, **others: Any)
     } | others
 
 
+DEBERTA = {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 256,
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
+QWEN3 = {"num_key_value_heads": 8, "head_dim": 128}
+
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "minilm-l6": ("bert", bert(6, 12, 384, 1536)),
     "minilm-l12": ("bert", bert(12, 12, 384, 1536)),
     "bert-base": ("bert", bert(12, 12, 768, 3072)),
     "xlmr-large": ("xlm-roberta", bert(24, 16, 1024, 4096, max_position_embeddings=514, type_vocab_size=1)),
     "modernbert-base": ("modernbert", bert(22, 12, 768, 1152, max_position_embeddings=8192)),
+    "deberta-v3-base": ("deberta-v2", bert(12, 12, 768, 3072, **DEBERTA)),
+    "deberta-v3-xsmall": ("deberta-v2", bert(12, 6, 384, 1536, **DEBERTA)),
+    "gte-base": ("gte", bert(12, 12, 768, 3072, max_position_embeddings=8192)),
+    "mpnet-base": ("mpnet", bert(12, 12, 768, 3072, max_position_embeddings=514)),
+    "qwen3-quarter": ("qwen3", bert(7, 16, 1024, 3072, max_position_embeddings=40960, **QWEN3)),
 }
-"""Names to a model type and its sizes."""
+"""Names to a model type and its sizes; Qwen3-0.6B with a quarter of its 28 layers."""
 
 LENGTHS = [150, 141, 133, 126, 120, 114, 109, 104, 100, 96, 92, 88, 84, 80, 76, 72, 68, 64, 59, 54]
 """Tokens of reranking pairs in descending order, 96.5 in the mean."""
