@@ -16,7 +16,6 @@ from fastce.checks import check_positive
 from fastce.packing import MAX_BATCH_TOKENS, order_by_length, ordered_batches, pack
 from fastce.prefixes import PREFIX_MEMORY, order_by_beginning, share_prefixes
 from fastce.spec import Precision
-from fastce.templates import pair_tokenizer
 from fastce.threads import chosen_num_threads
 from fastce.tokenization import TokenizedPairs
 
@@ -83,7 +82,7 @@ class Pipeline:
         self.precision: Precision = precision
         self.num_threads = num_threads
         self._encoders = EncoderCache()
-        self._pair_tokenizer = pair_tokenizer(checkpoint.tokenizer, checkpoint.message_format)
+        self._pair_tokenizer = checkpoint.pair_tokenizer()
 
     def built_encoder(self, *, training: bool = False) -> Built:
         """The encoder that scores, or the one that trains; made again where the weights have changed since."""

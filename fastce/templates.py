@@ -108,14 +108,17 @@ def template_end(rendered: tuple[str, ...], encoder: Any) -> tuple[int, ...]:
     return tuple(one[len(one) - count :]) if count < min(len(one), len(other)) else ()
 
 
-def pair_tokenizer(tokenizer: Any, message_format: str | None, remembers: bool = False) -> PairTokenizer:
+def pair_tokenizer(
+    tokenizer: Any, message_format: str | None, remembers: bool = False, trailing_id: int | None = None
+) -> PairTokenizer:
     """What tokenises a model's pairs: through its chat template where it has one.
 
     Args:
         tokenizer: The model's tokenizer.
         message_format: How texts stand in messages; None: texts stand for themselves.
-        remembers: See `PairTokenizer`.
+        remembers: See `PairTokenizer`, as for the next.
+        trailing_id: Of no effect behind a template's end.
     """
     if message_format is None:
-        return PairTokenizer(tokenizer, remembers=remembers)
+        return PairTokenizer(tokenizer, remembers=remembers, trailing_id=trailing_id)
     return TemplateTokenizer(tokenizer, message_format, remembers=remembers)

@@ -6,7 +6,7 @@ The result equals `tokenizer(first, second, truncation=True, max_length=max_leng
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -58,6 +58,18 @@ class TokenizedPairs:
         source = np.arange(sizes.sum()) + np.repeat(self.starts[indices].ravel() - first, sizes)
         return self.token_ids[source], np.repeat(np.tile(self.token_types, len(indices)), sizes)
 
+    def without_trailing(self, token: int) -> TokenizedPairs:
+        """The pairs without the tokens of this id that they end with; one token is left of each."""
+        sizes = self.sizes.copy()
+        pairs = np.arange(len(sizes))
+        while True:
+            last = sizes.shape[1] - 1 - (sizes[:, ::-1] > 0).argmax(axis=1)  # the last piece with tokens
+            ends = self.starts[pairs, last] + sizes[pairs, last] - 1
+            drops = (self.token_ids[ends] == token) & (sizes.sum(axis=1) > 1)
+            if not drops.any():
+                return replace(self, sizes=sizes)
+            sizes[pairs[drops], last[drops]] -= 1
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -92,14 +104,16 @@ class PairTokenizer:
     Args:
         tokenizer: The model's tokenizer.
         remembers: Whether to keep the ids of every text, for texts that come again and again.
+        trailing_id: A token that counts as padding at a pair's end, or None.
 
     Attributes:
         tokenizer: The tokenizer. What is changed about it, and another in its place, counts from the next call on.
     """
 
-    def __init__(self, tokenizer: Any, *, remembers: bool = False):
+    def __init__(self, tokenizer: Any, *, remembers: bool = False, trailing_id: int | None = None):
         self.tokenizer = tokenizer
         self.remembers = remembers
+        self.trailing_id = trailing_id
         self._latest: Snapshot | None = None
         self._snapshot()
 
@@ -120,7 +134,7 @@ class PairTokenizer:
         return self._snapshot().num_special_tokens
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(PairTokenizer, remembers=self.remembers), (self.tokenizer,)
+        return partial(PairTokenizer, remembers=self.remembers, trailing_id=self.trailing_id), (self.tokenizer,)
 
     def __call__(
         self, first: Sequence[str], second: Sequence[str], max_length: int, prompt: str | None = None
@@ -172,12 +186,13 @@ class PairTokenizer:
         if empty.any():  # only where there are no special tokens: something has to be scored
             starts[empty, 0], sizes[empty, 0] = special_start, 1
             special_ids.append(stand_in(snapshot.tokenizer))
-        return TokenizedPairs(
+        pairs = TokenizedPairs(
             token_ids=np.concatenate([token_ids, np.array(special_ids, dtype=np.int32)]),
             starts=starts,
             sizes=sizes,
             token_types=np.array([piece.token_type for piece in snapshot.pieces], dtype=np.int32),
         )
+        return pairs if self.trailing_id is None else pairs.without_trailing(self.trailing_id)
 
     def remember(self, texts: Iterable[str]) -> None:
         """Tokenises those texts that are new. May run in another thread than the calls."""

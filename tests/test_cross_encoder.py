@@ -48,6 +48,18 @@ def test_a_pair_of_empty_texts_has_a_score(tiny: Tiny, family: str) -> None:
     assert close_to(found[1:2], expected.detach(), LOGITS)
 
 
+@pytest.mark.parametrize("backend", ["cpp", "reference", "transformers"])
+@pytest.mark.parametrize("family", ["qwen3", "qwen2", "llama"])
+def test_padding_at_the_end_of_a_text_is_padding(tiny: Tiny, family: str, backend: str) -> None:
+    """As transformers' classes of language models have it, which know padding by its id alone."""
+    model = CrossEncoder(tiny(family), backend=backend)
+    pairs = [("yes", text) for text in ("no", "no<pad>", "no<pad><pad>", "<pad>", "a<pad>b", "a<pad>b<pad>")]
+    expected = [transformers_logits(model.model, model.tokenizer, [pair], 64)[0, 0] for pair in pairs]
+    found = logits_of(model, pairs)
+    assert close_to(found, torch.stack(expected), LOGITS)
+    assert backend != "cpp" or found[0] == found[1] == found[2]
+
+
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"])
 def test_activations_of_the_feed_forward_network(tiny: Tiny, activation: str) -> None:
     model = CrossEncoder(tiny("bert", hidden_act=activation))

@@ -17,6 +17,8 @@ from fastce.checkpoints.fingerprint import Fingerprint
 from fastce.checkpoints.metadata import Metadata
 from fastce.checkpoints.network import Network, network_of
 from fastce.checkpoints.untouched import interference, parts_of, signature
+from fastce.templates import pair_tokenizer
+from fastce.tokenization import PairTokenizer
 
 
 class Checkpoint:
@@ -33,6 +35,7 @@ class Checkpoint:
         load: Makes the module: float32, in evaluation mode.
         has_head: Says whether the weights of the classification head are stored, or made new.
         message_format: How texts stand in the messages of the tokenizer's chat template; None: no template is used.
+        trailing_id: A token that counts as padding at a pair's end, or None.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Checkpoint:
         load: Callable[[], Any],
         has_head: Callable[[], bool],
         message_format: str | None = None,
+        trailing_id: int | None = None,
     ):
         self.tokenizer = tokenizer
         self.metadata = metadata
@@ -53,6 +57,7 @@ class Checkpoint:
         self._load = load
         self.has_head = has_head
         self.message_format = message_format
+        self.trailing_id = trailing_id
         self._module: Any = None
         self._file: Fingerprint | None = None
         self._samples = Samples()
@@ -83,6 +88,10 @@ class Checkpoint:
         with self._lock:
             self._module = module
             self.device = next(iter(module.parameters())).device
+
+    def pair_tokenizer(self, *, remembers: bool = False) -> PairTokenizer:
+        """What tokenises the model's pairs; see `PairTokenizer`."""
+        return pair_tokenizer(self.tokenizer, self.message_format, remembers, self.trailing_id)
 
     def to(self, device: torch.device) -> None:
         """Moves the module, now or when it is made."""

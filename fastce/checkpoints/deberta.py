@@ -35,6 +35,8 @@ def relation(config: Any) -> DisentangledAttention:
         raise ValueError(f"norm_rel_ebd {norm!r} is not one of {', '.join(NORMS)}")
     most = config.max_relative_positions if config.max_relative_positions > 0 else config.max_position_embeddings
     buckets = getattr(config, "position_buckets", -1)
+    if buckets > 0 and buckets % 2 != 0:
+        raise ValueError(f"position_buckets={buckets} in the config; only even numbers are described")
     return DisentangledAttention(
         span=buckets if buckets > 0 else most,
         rows=logarithmic_buckets(buckets, most) if buckets > 0 else linear_rows(most),

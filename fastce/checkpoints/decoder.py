@@ -112,4 +112,5 @@ def decoder_family(encoder: Callable[[Any], EncoderSpec]) -> Family:
         head_names={"score": "head.0"},
         fresh=("score.",),
         unused=("lm_head.",),
+        trims_padding=True,
     )

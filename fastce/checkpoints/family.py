@@ -69,6 +69,7 @@ class Family:
             sequence-classification class.
         file_names: The encoder's modules by their names in files, where transformers renames them on the way.
         file_prefixes: Names that the encoder has in files.
+        trims_padding: Whether its class takes padding tokens at a text's end for padding.
     """
 
     encoder: Callable[[Any], EncoderSpec]
@@ -80,6 +81,7 @@ class Family:
     unused: tuple[str, ...]
     file_names: Names | None = None
     file_prefixes: tuple[str, ...] = ()
+    trims_padding: bool = False
 
     @property
     def classifier_names(self) -> Names:

@@ -94,7 +94,14 @@ def load_checkpoint(
         load=partial(load_module, source, config, chain, model_kwargs),
         has_head=partial(has_head, source, config) if chain is None else partial(bool, True),
         message_format=None if chain is None else chain.message_format,
+        trailing_id=trailing_id(config) if chain is None else None,
     )
+
+
+def trailing_id(config: Any) -> int | None:
+    """The token that a sequence-classification class takes for padding at the end of a text, which has no later one."""
+    family = FAMILIES.get(config.model_type)
+    return config.pad_token_id if family is not None and family.trims_padding else None
 
 
 def nothing_read() -> None:

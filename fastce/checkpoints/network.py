@@ -74,9 +74,12 @@ class Stored(NamedTuple):
 
     @property
     def tensor(self) -> torch.Tensor:
-        """The parameter as it is now; rows are a view, differences are not."""
+        """The parameter as it is now; rows are a view, differences are not, and in float32 at least."""
         rows = self.whole if self.rows is None else self.whole[self.rows]
-        return rows if self.less is None else rows - self.whole[self.less]
+        if self.less is None:
+            return rows
+        dtype = torch.promote_types(self.whole.dtype, torch.float32)
+        return rows.to(dtype) - self.whole[self.less].to(dtype)
 
     @property
     def num_rows(self) -> int:

@@ -15,7 +15,6 @@ from transformers import set_seed
 from fastce.checkpoints.adapters import merged_module
 from fastce.checks import describe, is_sequence
 from fastce.progress import progress_bar
-from fastce.templates import pair_tokenizer
 from fastce.training.batches import AHEAD, WINDOW, grouped_by_length, prepared
 from fastce.training.checks import check_dataloader, check_evaluator, check_options, shape_of
 from fastce.training.evaluation import Evaluation
@@ -83,7 +82,7 @@ class Run:
             "model": shape_of(model.model),
         }
         self.generators = generators_of(dataloader)
-        self.tokenizer = pair_tokenizer(model.tokenizer, model.pipeline.checkpoint.message_format, remembers=True)
+        self.tokenizer = model.pipeline.checkpoint.pair_tokenizer(remembers=True)
         self.optimizer = make_optimizer(
             model.model, options.optimizer_class, options.optimizer_params, options.weight_decay
         )

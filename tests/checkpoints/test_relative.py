@@ -83,6 +83,7 @@ def test_settings_of_deberta(tmp_path: Path, name: str) -> None:
         ({"pos_att_type": None}, "pos_att_type None is not one or both"),
         ({"embedding_size": 30}, "embedding_size=30 in the config; only 60"),
         ({"attention_head_size": 10}, "attention_head_size=10 in the config; only 20"),
+        ({"position_buckets": 11}, "position_buckets=11 in the config; only even numbers"),
         ({"norm_rel_ebd": "batch_norm"}, "norm_rel_ebd 'batch_norm' is not one of none, layer_norm"),
         ({"hidden_act": "mish"}, "activation 'mish' is not one of"),
     ],
