@@ -21,7 +21,7 @@ def windows(*sizes: int) -> Iterator[Window]:
     start = 0
     for size in sizes:
         pairs = PAIRS[start : start + size]
-        yield [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        yield Window([pair[0] for pair in pairs], [pair[1] for pair in pairs])
         start += size
 
 
@@ -41,7 +41,7 @@ def test_logits_come_in_the_order_of_the_windows(tiny: Tiny) -> None:
 def test_every_pair_is_counted_once_it_is_done(tiny: Tiny) -> None:
     counts: list[int] = []
     model = CrossEncoder(tiny("bert"))
-    repeated = [["a", "a", "b"], ["c", "c", "c"]]
+    repeated = Window(["a", "a", "b"], ["c", "c", "c"])
     list(stream(model, [*windows(30, 20), repeated], counts.append))
     assert sum(counts) == 53
     assert len(counts) > 3, "a long window is told of in parts"

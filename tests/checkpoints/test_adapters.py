@@ -22,6 +22,7 @@ from fastce.backends import base
 from fastce.checkpoints.adapters import has_adapters, merged_module
 from fastce.checkpoints.network import head_names
 from fastce.packing import pack
+from fastce.pipeline import Window
 
 peft = pytest.importorskip("peft")
 
@@ -154,7 +155,7 @@ def test_gradients_are_those_of_the_module(
     model.model.train()
     built = model.pipeline.built_encoder(training=True)
     assert built.backend == (backend if name in TRAINED_BY_OPS else "transformers")
-    pairs = model.pipeline.tokenize(*split_batch(), model.max_length)
+    pairs = model.pipeline.tokenize(Window(*split_batch()), model.max_length)
     found = built.encoder.training_logits(pack(pairs, range(len(BATCH)), built.positions))
     (found * weights).mean().backward()
 
@@ -170,7 +171,7 @@ def test_gradients_are_those_of_the_module(
 
 def test_the_adapters_dropout_is_on_in_training_only(tiny: Tiny) -> None:
     model = adapted(tiny("bert", **NO_DROPOUT), lora(lora_dropout=0.5))
-    pairs = model.pipeline.tokenize(["a"], ["b"], 20)
+    pairs = model.pipeline.tokenize(Window(["a"], ["b"]), 20)
     built = model.pipeline.built_encoder(training=True)
     packed = pack(pairs, range(1), built.positions)
     model.model.eval()
@@ -253,7 +254,7 @@ def test_several_adapters_are_trained_and_scored_together(tiny: Tiny) -> None:
     built: Any = model.pipeline.built_encoder(training=True)
     assert built.backend == "cpp"
     assert max(len(stored.updates) for stored in built.encoder.weights.stored.values()) == 2
-    pairs = model.pipeline.tokenize(*split_batch(), model.max_length)
+    pairs = model.pipeline.tokenize(Window(*split_batch()), model.max_length)
     found = built.encoder.training_logits(pack(pairs, range(len(BATCH)), built.positions))
     assert_close(found.view(-1), reference_logits(model), LOGITS)
 

@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification
 from fastce import CrossEncoder, InputExample, available_backends
 from fastce.backends.base import BACKENDS, Request, load_backend
 from fastce.packing import pack
+from fastce.pipeline import Window
 
 Tiny = Callable[..., str]
 
@@ -84,7 +85,7 @@ def check_gradients(model: CrossEncoder, num_labels: int, backend: str) -> None:
 
     model.model.train()
     texts = ([example.texts[number] for example in batch] for number in (0, 1))
-    pairs = model.pipeline.tokenize(*texts, model.max_length)
+    pairs = model.pipeline.tokenize(Window(*texts), model.max_length)
     network = model.pipeline.checkpoint.network(with_module=True)
     encoder = load_backend(backend).build_trainable(Request(network, "fp32", model.device, training=True))
     logits = encoder.training_logits(pack(pairs, range(len(batch)), network.positions))
@@ -180,7 +181,7 @@ def test_the_loss_falls_with_dropout(tiny: Tiny, family: str) -> None:
 
 def test_dropout_differs_from_step_to_step_and_stops_for_predict(tiny: Tiny) -> None:
     model = CrossEncoder(tiny("bert", hidden_dropout_prob=0.5))
-    pairs = model.pipeline.tokenize(["a"] * 4, ["b"] * 4, 20)
+    pairs = model.pipeline.tokenize(Window(["a"] * 4, ["b"] * 4), 20)
     model.model.train()
     built = model.pipeline.built_encoder(training=True)
     packed = pack(pairs, range(4), built.positions)
