@@ -273,9 +273,9 @@ def test_activation_functions_are_never_imported(directory: Path) -> None:
     assert CrossEncoder(directory, activation_fn=nn.Identity()).num_labels == 1
 
 
-def test_models_whose_trained_head_would_be_lost_are_refused(directory: Path) -> None:
+def test_a_language_model_whose_tokenizer_has_no_answers_is_refused(directory: Path) -> None:
     change_json(directory / "config.json", architectures=["Qwen3ForCausalLM"])
-    with pytest.raises(ValueError, match="Qwen3ForCausalLM scores pairs through its language-model head"):
+    with pytest.raises(ValueError, match="a language model is scored by its answers, and its tokenizer has no 'no'"):
         CrossEncoder(directory)
 
 
