@@ -77,7 +77,7 @@ class RelativeGradients {
         head_(head),
         keys_(attention, scratch, tables.key_panels() == nullptr ? 0 : tables.columns()),
         queries_(attention, scratch, tables.query_panels() == nullptr ? 0 : tables.columns()),
-        products_(attention, scratch, kQueryChunk) {
+        products_(attention, scratch, tables.scores() == nullptr ? 0 : kQueryChunk) {
     if (tables.scores() == nullptr) return;
     stride_ = padded_stride(relative_columns(num_keys(call)));
     sums_ = scratch.take(kQueryChunk * stride_);
