@@ -44,7 +44,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "mpnet": {},
     "albert": {"embedding_size": 96},
-    "gte": {},
+    "gte": {"type_vocab_size": 2},
     "qwen3": {"num_key_value_heads": 3, "head_dim": 32},
     "qwen2": {"num_key_value_heads": 3},
 }
