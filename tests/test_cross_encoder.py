@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import CONFIGS, PAIRS, SENTENCES, UNKNOWN_FAMILY, make_tokenizer, transformers_logits
+from tiny_models import CONFIGS, PAIRS, SENTENCES, UNKNOWN_FAMILY, make_tokenizer, save_tiny_model, transformers_logits
 from tolerance import BF16_NOISE, LOGITS, SAME_PAIR, close_to, relative_noise
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, XLNetConfig
@@ -58,6 +58,26 @@ def test_padding_at_the_end_of_a_text_is_padding(tiny: Tiny, family: str, backen
     found = logits_of(model, pairs)
     assert close_to(found, torch.stack(expected), LOGITS)
     assert backend != "cpp" or found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("deberta-v2", {"conv_kernel_size": 3, "conv_act": "gelu"}),
+        ("deberta-v2", {"embedding_size": 36}),
+        ("albert", {"num_hidden_groups": 3}),
+        ("albert", {"inner_group_num": 2}),
+        ("albert", {"embedding_size": 60}),
+        ("gte", {"hidden_act": "mish"}),
+    ],
+)
+def test_settings_that_are_not_described_run_as_transformers_has_them(
+    tmp_path: Path, family: str, changes: dict[str, Any]
+) -> None:
+    model = CrossEncoder(save_tiny_model(tmp_path, family, **changes))
+    assert model.backend == "transformers"
+    expected = transformers_logits(model.model, model.tokenizer, PAIRS[:30], model.max_length)
+    assert close_to(logits_of(model, PAIRS[:30]), expected[:, 0], LOGITS)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"])

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import NETWORKS, Parameters, random_batch, request
+from tiny_models import SENTENCES
 
+from fastce import CrossEncoder
 from fastce.backends.base import load_backend
 from fastce.packing import PackedBatch, Spans
+from fastce.pipeline import Window
 from fastce.prefixes import FEWEST_TOKENS, SharedPrefix, best_prefixes, share_prefixes
 from fastce.spec import Precision
 
@@ -133,3 +139,23 @@ def test_a_token_takes_its_keys_and_values() -> None:
     for precision, size in (("fp32", 4), ("int8", 2 if _core.choose_level() == "avx512_bf16" else 4)):
         engine = load_backend("cpp").build(request(network, Parameters(*network), precision))  # type: ignore[arg-type]
         assert engine.shared_bytes == 3 * 2 * 2 * 14 * size
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_predict_shares_prefixes_in_any_order(tiny: Callable[..., str], precision: Precision) -> None:
+    model = CrossEncoder(tiny("qwen3"), precision=precision)
+    pairs = [(query, text) for query in SENTENCES if len(query) > 20 for text in SENTENCES]
+    alone = np.array([model.predict(pair) for pair in pairs])
+    order = np.random.default_rng(0).permutation(len(pairs))
+    encoder: Any = model.pipeline.built_encoder().encoder
+    original, computed = encoder.logits, []
+
+    def counting(batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
+        computed.append(sum(batch.spans.lengths))
+        return original(batch, num_threads)
+
+    encoder.logits = counting
+    found = model.predict([pairs[index] for index in order])
+    assert (found == alone[order]).all()
+    window = Window([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    assert sum(computed) < 0.8 * model.pipeline.tokenize(window, model.max_length).lengths.sum()

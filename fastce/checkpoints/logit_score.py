@@ -75,13 +75,16 @@ class LanguageModel(ModuleChain):
         return self.names_of(encoder)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **inputs: Any) -> Any:
-        """Logits of a padded batch, `[num_pairs, 1]`."""
-        hidden = self.base.model(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
+        """Logits of a padded batch, `[num_pairs, 1]`, by the model's own code, whatever that does to its logits."""
+        width = input_ids.shape[1]
+        padding = width - attention_mask.cumsum(1).argmax(1, keepdim=True) - 1  # behind the last token
+        places = (torch.arange(width, device=input_ids.device) - padding) % width  # padding to the left
+        ids, mask = input_ids.gather(1, places), attention_mask.gather(1, places)
+        logits = self.base(input_ids=ids, attention_mask=mask, logits_to_keep=1, use_cache=False, **inputs).logits
         difference = self.head.steps[0]
         assert isinstance(difference, TokenDifference)
-        rows = self.base.get_output_embeddings().weight
-        weight = rows[difference.positive_id] - rows[difference.negative_id]
-        return SimpleNamespace(logits=self.pooled(hidden, attention_mask) @ weight.unsqueeze(1))
+        last = logits[:, -1]
+        return SimpleNamespace(logits=(last[:, difference.positive_id] - last[:, difference.negative_id]).unsqueeze(1))
 
 
 def read_logit_score(source: Source, modules: Sequence[dict[str, Any]], transformer: dict[str, Any]) -> LogitScoreChain:
@@ -90,6 +93,9 @@ def read_logit_score(source: Source, modules: Sequence[dict[str, Any]], transfor
     Raises:
         ValueError: It asks for more than the difference of two tokens.
     """
+    for option in ("processing_kwargs", "do_lower_case"):
+        if transformer.get(option):
+            raise ValueError(f"{source.name}: {option}={transformer[option]!r}, which fastce does not run")
     folder = str(modules[1]["path"])
     config = read_json(source, f"{folder}/config.json")
     tokens = [config.get(name) for name in ("true_token_id", "false_token_id")]

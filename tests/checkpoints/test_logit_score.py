@@ -223,6 +223,24 @@ def test_scores_of_one_token_alone_are_refused(language_model: str, tmp_path: Pa
         CrossEncoder(str(tmp_path))
 
 
+def test_language_models_of_other_families_run_their_own_code(tmp_path: Path) -> None:
+    """Gemma2 bends its logits: their difference is none of rows of the head."""
+    folder = save_language_model(tmp_path, kind="gemma2", final_logit_softcapping=1.5, tie_word_embeddings=True)
+    model = CrossEncoder(folder, max_length=300)
+    assert model.backend == "transformers"
+    expected = reference_logits(reference(folder), PAIRS[:20])
+    assert close_to(logits(model, PAIRS[:20]), expected, LOGITS)
+
+
+def test_options_that_are_not_known_are_refused(language_model: str, tmp_path: Path) -> None:
+    CrossEncoder(language_model).save(str(tmp_path))
+    file = tmp_path / "sentence_bert_config.json"
+    options = {"processing_kwargs": {"chat_template": {"enable_thinking": False}}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | options))
+    with pytest.raises(ValueError, match=r"processing_kwargs=\{.*\}, which fastce does not run"):
+        CrossEncoder(str(tmp_path))
+
+
 def test_a_missing_head_is_no_fresh_one(tmp_path: Path) -> None:
     folder = save_language_model(tmp_path, kind="qwen2")
     weights = load_file(tmp_path / "model.safetensors")
