@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fastce.checkpoints.family import Family, bert_encoder
+from fastce.checkpoints.family import Family, bert_encoder, reject_others
 from fastce.spec import Dense, Dropout, EncoderSpec, HeadSpec
-
-PLAIN = {"num_hidden_groups": 1, "inner_group_num": 1}
 
 
 def encoder(config: Any) -> EncoderSpec:
     """As BERT, with narrow embeddings and the first layer's weights everywhere."""
-    for field, expected in PLAIN.items():
-        if getattr(config, field) != expected:
-            raise ValueError(f"{field}={getattr(config, field)!r} in the config; only {expected!r} is described")
+    reject_others(vars(config), {"num_hidden_groups": 1, "inner_group_num": 1})
     if config.embedding_size == config.hidden_size:
         raise ValueError(f"embedding_size is the hidden_size, {config.hidden_size}; only others are described")
     spec = bert_encoder(config, embedding_size=config.embedding_size)

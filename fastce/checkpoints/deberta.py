@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastce.checkpoints.family import Family, hidden_activation, post_norm_encoder
+from fastce.checkpoints.family import Family, hidden_activation, post_norm_encoder, reject_others
 from fastce.checkpoints.relative import linear_rows, logarithmic_buckets
 from fastce.spec import (
     AbsolutePositions,
@@ -17,9 +17,6 @@ from fastce.spec import (
     HeadSpec,
     LayerNorm,
 )
-
-PLAIN = {"relative_attention": True, "conv_kernel_size": 0}
-"""What a config must say, the latter where it says anything."""
 
 TERMS = {"c2p", "p2c"}
 NORMS: dict[str, bool] = {"none": False, "layer_norm": True}
@@ -50,13 +47,9 @@ def relation(config: Any) -> DisentangledAttention:
 
 def encoder(config: Any) -> EncoderSpec:
     """BERT's network with another attention; absolute positions where the config asks for them."""
-    for field, expected in PLAIN.items():
-        if getattr(config, field, expected) != expected:
-            raise ValueError(f"{field}={getattr(config, field)!r} in the config; only {expected!r} is described")
     size, heads = config.hidden_size, config.num_attention_heads
-    for field, expected in (("embedding_size", size), ("attention_head_size", size // max(heads, 1))):
-        if getattr(config, field, expected) != expected:
-            raise ValueError(f"{field}={getattr(config, field)!r} in the config; only {expected!r} is described")
+    widths = {"embedding_size": size, "attention_head_size": size // max(heads, 1)}
+    reject_others(vars(config), {"relative_attention": True, "conv_kernel_size": 0} | widths)
     has_positions = getattr(config, "position_biased_input", True)
     return post_norm_encoder(
         num_layers=config.num_hidden_layers,

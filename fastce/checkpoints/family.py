@@ -269,8 +269,12 @@ def hidden_activation(name: object) -> Activation:
 
 def reject_unsupported(config: Any) -> None:
     """Raises ValueError for config fields that change the network in ways no description has words for."""
-    plain: dict[str, object] = {"position_embedding_type": "absolute", "is_decoder": False, "pruned_heads": {}}
-    for field, expected in plain.items():
-        value = getattr(config, field, expected)
-        if value != expected and value is not None:
+    reject_others(vars(config), {"position_embedding_type": "absolute", "is_decoder": False, "pruned_heads": {}})
+
+
+def reject_others(fields: Mapping[str, Any], described: Mapping[str, object]) -> None:
+    """Raises ValueError where a field of a config has another value than the one that is described; None is none."""
+    for field, expected in described.items():
+        value = fields.get(field)
+        if value is not None and value != expected:
             raise ValueError(f"{field}={value!r} in the config; only {expected!r} is described")

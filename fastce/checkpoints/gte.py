@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastce.checkpoints.family import Family, classifier_dropout, hidden_activation, post_norm_encoder
+from fastce.checkpoints.family import Family, classifier_dropout, hidden_activation, post_norm_encoder, reject_others
 from fastce.checkpoints.rotary import rotary_embedding
 from fastce.spec import Dense, Dropout, Embeddings, EncoderSpec, FeedForward, HeadSpec, LayerNorm
 
@@ -13,8 +13,7 @@ from fastce.spec import Dense, Dropout, Embeddings, EncoderSpec, FeedForward, He
 def encoder(config: Any) -> EncoderSpec:
     """BERT's network without a table of positions."""
     head_dim = config.hidden_size // max(config.num_attention_heads, 1)
-    if getattr(config, "head_dim", head_dim) != head_dim:
-        raise ValueError(f"head_dim={config.head_dim} in the config; only {head_dim} is described")
+    reject_others(vars(config), {"head_dim": head_dim})
     return post_norm_encoder(
         num_layers=config.num_hidden_layers,
         hidden_size=config.hidden_size,
@@ -68,9 +67,7 @@ def config_of_older_files(fields: Mapping[str, Any]) -> Any:
     """
     from transformers import GteConfig
 
-    for field, expected in FOREIGN.items():
-        if fields.get(field, expected) != expected:
-            raise ValueError(f"{field}={fields[field]!r} in the config; only {expected!r} is described")
+    reject_others(fields, FOREIGN)
     scaling = fields.get("rope_scaling") or {"type": "none"}
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": float(fields.get("rope_theta", 10000.0))}
     if scaling.get("type") == "ntk" and scaling.get("mixed_b") is None:
