@@ -182,7 +182,8 @@ class CrossEncoder(FitMixin, Attributes):
         chosen = self.activation_fn if activation_fn is None else scoring.check_activation(activation_fn)
         total = len(window.first)
         with progress_bar(show_progress_bar, total=total, description="Scoring", unit="pairs") as progress:
-            logits = self.pipeline.logits(window, self.max_length, limits, progress.update)
+            tokenized = self.pipeline.tokenized(window, self.max_length)
+            logits = self.pipeline.compute(tokenized, limits, progress.update)
         with torch.inference_mode():
             scores = scoring.scores_from_logits(logits, chosen, apply_softmax)
         return scoring.convert(
