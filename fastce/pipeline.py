@@ -18,7 +18,7 @@ from fastce.packing import MAX_BATCH_TOKENS, order_by_length, ordered_batches, p
 from fastce.prefixes import PREFIX_MEMORY, order_by_beginning, share_prefixes
 from fastce.spec import Precision
 from fastce.threads import chosen_num_threads
-from fastce.tokenization import TokenizedPairs
+from fastce.tokenization import PairTokenizer, TokenizedPairs
 
 T = TypeVar("T")
 
