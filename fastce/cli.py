@@ -109,12 +109,11 @@ def rank(
     threads: ThreadsOption = None,
 ) -> None:
     """Rank the lines of a file by their score with a query."""
-    from fastce.pair_files import open_lines
+    from fastce.pair_files import read_lines
 
     encoder = load(model, max_length, backend, precision, threads)
     try:
-        with open_lines(str(documents)) as lines:
-            texts = [line.rstrip("\r\n") for line in lines if line.strip()]
+        texts = read_lines(str(documents))
         ranking = encoder.rank(
             query,
             texts,

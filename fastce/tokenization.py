@@ -236,6 +236,10 @@ class PairTokenizer:
         )
         return pairs if self.trailing_id is None else pairs.without_trailing(self.trailing_id)
 
+    def digest(self) -> str:
+        """Differs where the tokenizer would give other ids for single texts."""
+        return self._snapshot().encoder.digest()
+
     def remember(self, texts: Iterable[str]) -> None:
         """Tokenises those texts that are new. May run in another thread than the calls."""
         assert self.remembers
