@@ -230,8 +230,12 @@ class CrossEncoder(FitMixin, Attributes):
     def _window(self, inputs: Any, prompt_name: str | None, prompt: str | None) -> tuple[Window, bool]:
         """The pairs with their prompt, and whether the input was a single pair."""
         first, second, single = split_pairs(inputs)
+        return Window(first, second, self.prompt_of(prompt_name, prompt)), single
+
+    def prompt_of(self, prompt_name: str | None, prompt: str | None) -> str | None:
+        """The prompt that `predict` takes for these arguments, or None."""
         name = self.default_prompt_name if prompt_name is None else prompt_name
-        return Window(first, second, choose_prompt(self.prompts, prompt, name) or None), single
+        return choose_prompt(self.prompts, prompt, name) or None
 
     @legacy.method_arguments(legacy.RANK_NAMES, legacy.RANK_WITHOUT_EFFECT)
     def rank(

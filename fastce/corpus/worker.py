@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 from fastce.corpus.scorer import LocalScorer, Task
+from fastce.options import ModelOptions
 
 SECONDS_BETWEEN_REPORTS = 0.2
 
@@ -40,7 +41,7 @@ def serve(connection: Connection) -> None:
 
     try:
         model, options = connection.recv()
-        scorer = LocalScorer(model.load() if hasattr(model, "load") else model, options)
+        scorer = LocalScorer(model.load() if isinstance(model, ModelOptions) else model, options)
         say("loaded")
         for _, scored in scorer.stream(tasks(connection), advance):
             say("advance", waiting)
