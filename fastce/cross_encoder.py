@@ -20,7 +20,7 @@ from fastce.checkpoints.network import default_length, head_names
 from fastce.checkpoints.saving import push_checkpoint, save_checkpoint
 from fastce.checkpoints.source import Source, errors_of_files
 from fastce.checks import check_positive, check_precision, check_text
-from fastce.environment import default_device
+from fastce.environment import check_device, default_device
 from fastce.inputs import check_texts, choose_prompt, split_pairs
 from fastce.packing import MAX_BATCH_TOKENS
 from fastce.pipeline import BatchLimits, Pipeline, Window
@@ -376,7 +376,7 @@ class CrossEncoder(FitMixin, Attributes):
 
     def to(self, device: str | torch.device) -> CrossEncoder:
         """Moves the model to a device, and returns it."""
-        self.pipeline.checkpoint.to(torch.device(device))
+        self.pipeline.checkpoint.to(check_device(device))
         return self
 
     @property

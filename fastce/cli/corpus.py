@@ -117,7 +117,7 @@ def score(
 
     Pairs are fields of well-known names, such as query and document or sentence1 and sentence2, or those of
     --text-columns; a JSON line may be a list of two texts. Text files are UTF-8, or UTF-16 or UTF-32 with a byte-order
-    mark, and may be compressed (.gz, .zst, .bz2). With --queries and --docs, pairs are of ids, in tables or TREC's files.
+    mark, and may be compressed (.gz, .zst, .bz2). With --queries and --docs, pairs are of ids; TREC runs too.
     """
     options = model_options(model, max_length, backend, precision, threads)
     with errors_told():

@@ -53,7 +53,7 @@ def finish(folder: JobFolder, whole: Manifest, statistics: Statistics) -> None:
     top_k, name = whole.settings["top_k"], whole.settings["format"]
     if top_k is not None and whole.parts:
         table = ranking((parquet.read_table(folder.path / part.file) for part in in_order(whole)), top_k)
-        size = whole.settings["window"]
+        size = whole.settings["rows_per_part"]
         starts = range(0, max(1, table.num_rows), size)
         for number, start in enumerate(starts):
             write_table(folder.path / f"part-{number:05}.{name}", name, table.slice(start, size))

@@ -17,7 +17,7 @@ from fastce.corpus.plan import Plan, Rows
 from fastce.corpus.scorer import Scored, Scorer, Task
 from fastce.corpus.statistics import Progress, Statistics
 from fastce.corpus.store import digest_of_texts, read_texts
-from fastce.corpus.windows import RowWindow, read_windows
+from fastce.corpus.windows import RowWindow, Windows
 from fastce.corpus.writers import FORMATS
 from fastce.pipeline import in_background
 
@@ -65,10 +65,9 @@ class FolderJob:
         if has_changed or manifest.rows is None or retried:
             (self.folder.path / SUCCESS).unlink(missing_ok=True)
             windows = self._windows(has_changed, retried)
-            self._score(windows, scorer, progress)
+            self._score(self._missing(windows, retried), scorer, progress)
             manifest.files, manifest.texts = self.plan.files(), self.plan.texts()
-            manifest.rows = max((part.start + part.rows for part in manifest.parts.values()), default=0)
-            manifest.rows = max(manifest.rows, self._last_row)
+            manifest.rows = max([windows.end, *(part.start + part.rows for part in manifest.parts.values())])
             manifest.write(self.folder.path)
 
     def _check_texts(self) -> None:
@@ -81,22 +80,24 @@ class FolderJob:
             if now_count < count or digest_of_texts(read_texts(table, count)) != digest:
                 raise RefusedError(f"{self.folder.path}: the {name} are not those that it was begun with")
 
-    def _windows(self, has_changed: bool, retried: set[int]) -> Iterator[RowWindow]:
-        """The windows that have no part yet, or not all of it; looks at the others where the input has changed."""
-        manifest = self.manifest
-        shard, num_shards, done = manifest.shard, manifest.num_shards, manifest.parts
+    def _windows(self, has_changed: bool, retried: set[int]) -> Windows:
+        """The windows without a part, or all of this shard where the input has changed."""
+        shard, num_shards, done = self.manifest.shard, self.manifest.num_shards, self.manifest.parts
         first = shard
-        while first in done and first not in retried and not has_changed:
+        while first in done and first not in retried:
             first += num_shards
-        first = 0 if has_changed else max(0, first - num_shards + 1)  # whatever lies between is read for its end
+        # Whatever lies behind the last part that is done is read, for the end of the input.
+        first = 0 if has_changed else max(0, first - num_shards + 1)
 
         def is_wanted(part: int) -> bool:
             return part % num_shards == shard and (has_changed or part in retried or part not in done)
 
-        self._last_row = 0
-        for window in read_windows(self.plan.source, self.plan.window, first, is_wanted):
-            self._last_row = max(self._last_row, window.start + window.num_rows)
-            part = done.get(window.part)
+        return Windows(self.plan.source, self.plan.window, first, is_wanted)
+
+    def _missing(self, windows: Windows, retried: set[int]) -> Iterator[RowWindow]:
+        """The windows with rows that are in no part."""
+        for window in windows:
+            part = self.manifest.parts.get(window.part)
             if part is None or self._has_grown(window, part) or part.number in retried:
                 yield window
 
@@ -183,9 +184,9 @@ def run_in_folder(
 
         def kept() -> str:
             done = sum(part.rows for part in found.parts.values())
-            return f"{folder.path} has {len(found.parts)} whole parts, {done:,} rows; the same command goes on with the rest"
+            return f"{folder.path} has {len(found.parts)} whole parts of {done:,} rows; the same command goes on"
 
-        with interrupts_explained(kept), Progress(show_progress, job.plan.source.count()) as progress:
+        with interrupts_explained(kept), Progress(show_progress, job.plan.source.count) as progress:
             job.run(found, scorer, progress, retry_failed=retry_failed)
         if found.num_shards == 1 and not folder.is_done:
             finish(folder, found, progress.statistics)

@@ -12,8 +12,8 @@ from fastce.corpus.store import digests_of_ids
 from fastce.corpus.windows import RowWindow
 from fastce.ranking import best, places
 
-QUERY = "_query"
-"""The column of candidates that tells queries apart; never in what is finished."""
+QUERY, FIRST_ROW = "_query", "_first_row"
+"""Columns of candidates that tell queries apart, and say where each begins; never in what is finished."""
 
 ID_COLUMNS = ("query_id", "document_id")
 
@@ -37,13 +37,16 @@ def table_of_rows(window: RowWindow, *, has_ids: bool, kept: tuple[str, ...], is
             for name, ids in zip(ID_COLUMNS, (window.first, window.second), strict=True)
         }
     for name in kept:
-        if name in (*columns, QUERY, "score", "scores", "rank"):
+        if name in (*columns, QUERY, FIRST_ROW, "score", "scores", "rank"):
             raise ValueError(f"--keep: a column called {name!r} is written anyway")
         columns[name] = window.others.column(name)
     if is_ranked:
         columns[QUERY] = pa.FixedSizeBinaryArray.from_buffers(
             pa.binary(16), len(window.first), [None, pa.py_buffer(digests_of_ids(window.first).tobytes())]
         )
+        first_rows: dict[str, int] = {}
+        rows = zip(window.first, window.rows.tolist(), strict=True)
+        columns[FIRST_ROW] = pa.array([first_rows.setdefault(query, row) for query, row in rows], pa.int64())
     return pa.table(columns)
 
 
@@ -81,10 +84,12 @@ def ranking(candidates: Iterable[pa.Table], top_k: int | None) -> pa.Table:
     table = pa.concat_tables(candidates)
     table = table.take(pa.array(np.argsort(table.column("row").to_numpy(), kind="stable"))).combine_chunks()
     names = np.frombuffer(b"".join(table.column(QUERY).to_pylist()), dtype="S16")
-    _, first, groups = np.unique(names, return_index=True, return_inverse=True)
-    by_first_row = np.empty_like(first)
-    by_first_row[np.argsort(first)] = np.arange(len(first))
-    groups = by_first_row[groups]
+    _, found = np.unique(names, return_inverse=True)
+    first_rows = np.full(len(names), np.iinfo(np.int64).max)
+    np.minimum.at(first_rows, found, table.column(FIRST_ROW).to_numpy())
+    groups = first_rows[found]
     order = best(table.column("score").to_numpy(), groups, top_k)
     ranks = places(groups[order]) + 1
-    return table.take(pa.array(order)).drop_columns([QUERY]).append_column("rank", pa.array(ranks, pa.int32()))
+    return (
+        table.take(pa.array(order)).drop_columns([QUERY, FIRST_ROW]).append_column("rank", pa.array(ranks, pa.int32()))
+    )

@@ -173,7 +173,7 @@ class Plan:
             "has_header": self.input.has_header,
             "keep": list(self.input.kept),
             "format": part_format,
-            "window": self.window,
+            "rows_per_part": self.window,
             "top_k": self.scoring.top_k,
             "rescore": self.scoring.rescore,
             "model": model_digest(model.pipeline.checkpoint),

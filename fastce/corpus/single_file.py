@@ -18,7 +18,7 @@ from fastce.corpus.output import ranking, with_scores
 from fastce.corpus.plan import Plan, Rows
 from fastce.corpus.scorer import Scored, Scorer, Task
 from fastce.corpus.statistics import Progress, Statistics
-from fastce.corpus.windows import RowWindow, read_windows
+from fastce.corpus.windows import RowWindow, Windows
 from fastce.corpus.writers import FORMATS, Format
 from fastce.pipeline import Window
 
@@ -45,7 +45,7 @@ def run_into_file(plan: Plan, scorer: Scorer, target: str, name: str, show_progr
     """
     check_target(plan, target)
     output = FORMATS[name]
-    with Progress(show_progress, plan.source.count()) as progress:
+    with Progress(show_progress, plan.source.count) as progress:
         items = items_of(plan)
         first = next(items, None)  # a source that can't be read leaves the target as it was
         tables = tables_of(plan, scorer, chain([] if first is None else [first], items), progress, output)
@@ -83,7 +83,7 @@ def check_target(plan: Plan, target: str) -> None:
 
 def items_of(plan: Plan) -> Iterator[tuple[Rows, Task]]:
     """Windows as things to score."""
-    for window in read_windows(plan.source, plan.window, 0, lambda _: True):
+    for window in Windows(plan.source, plan.window, 0, lambda _: True):
         good, pairs = plan.resolved(window)
         if good.bad:
             raise ValueError(good.bad[0].reason)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
+from fastce.pipeline import in_background
 from fastce.progress import progress_bar
 
 
@@ -50,17 +53,18 @@ class Progress:
 
     Attributes:
         show: Whether to show a bar; None shows one where fastce's logger is at INFO or below.
-        total: Rows in all; None where nobody knows.
+        count: Says how many rows there are in all, about; None where nobody knows. Asked in the background.
         statistics: What is counted.
     """
 
     show: bool | None
-    total: int | None
+    count: Callable[[], int | None]
     statistics: Statistics = field(default_factory=Statistics)
 
     def __enter__(self) -> Progress:
         self._start = monotonic()
-        self._bar = progress_bar(self.show, total=self.total, description="Scoring", unit="pairs")
+        self._bar = progress_bar(self.show, total=None, description="Scoring", unit="pairs")
+        self._total = in_background(self.count) if not self._bar.disable else Future()
         self._shown = 0
         return self
 
@@ -84,6 +88,8 @@ class Progress:
     def advance(self, pairs: int) -> None:
         """Shows pairs that were computed, whose window is not done yet."""
         self._shown += pairs
+        if self._bar.total is None and self._total.done() and self._total.exception() is None:
+            self._bar.total = self._total.result()
         self._bar.update(pairs)
 
     def written(self, rows: int, skipped: int, computed: int, tokens: int, rescored: int) -> None:

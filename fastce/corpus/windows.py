@@ -72,32 +72,43 @@ class RowWindow(NamedTuple):
         )
 
 
-def read_windows(source: RowSource, size: int, first: int, is_wanted: Callable[[int], bool]) -> Iterator[RowWindow]:
-    """Reads windows, of so many rows each but for the last one.
+class Windows:
+    """Windows of so many rows each, but for the last one.
 
     Args:
         source: The rows.
         size: Rows of a window.
         first: The first part to look at; rows before it are passed over.
         is_wanted: Says of a part's number whether its window is; rows of others are read and forgotten.
+
+    Attributes:
+        end: How many rows there are up to the last one that was read, those before the first part included where there
+            is any behind them.
     """
-    chunks = source.chunks(first * size)
-    part, start = first, first * size
-    waiting: list[Chunk] = []
-    while True:
-        count = sum(map(len, waiting))
-        chunk = next(chunks, None) if count < size else None
-        if chunk is not None:
-            waiting.append(chunk)
-            continue
-        if not count:
-            return
-        taken = min(size, count)
-        left = len(waiting[-1]) - (count - taken)
-        if is_wanted(part):
-            yield window_of(part, start, [*waiting[:-1], waiting[-1].slice(0, left)])
-        waiting = [waiting[-1].slice(left)] if left < len(waiting[-1]) else []
-        part, start = part + 1, start + taken
+
+    def __init__(self, source: RowSource, size: int, first: int, is_wanted: Callable[[int], bool]):
+        self.end = 0
+        self._source, self._size, self._first, self._is_wanted = source, size, first, is_wanted
+
+    def __iter__(self) -> Iterator[RowWindow]:
+        part, start = self._first, self._first * self._size
+        chunks = self._source.chunks(start)
+        waiting: list[Chunk] = []
+        while True:
+            count = sum(map(len, waiting))
+            chunk = next(chunks, None) if count < self._size else None
+            if chunk is not None:
+                waiting.append(chunk)
+                continue
+            if not count:
+                return
+            taken = min(self._size, count)
+            left = len(waiting[-1]) - (count - taken)
+            self.end = start + taken
+            if self._is_wanted(part):
+                yield window_of(part, start, [*waiting[:-1], waiting[-1].slice(0, left)])
+            waiting = [waiting[-1].slice(left)] if left < len(waiting[-1]) else []
+            part, start = part + 1, start + taken
 
 
 def window_of(part: int, start: int, chunks: list[Chunk]) -> RowWindow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import traceback
@@ -20,7 +21,7 @@ SECONDS_BETWEEN_REPORTS = 0.2
 
 def tasks(connection: Connection) -> Iterator[tuple[None, Task]]:
     """The tasks that are sent until there are no more."""
-    while (task := connection.recv()) is not None:
+    while (task := pickle.loads(connection.recv_bytes())) is not None:
         yield None, task
 
 
@@ -30,7 +31,7 @@ def serve(connection: Connection) -> None:
 
     def say(kind: str, value: Any = None) -> None:
         with lock:
-            connection.send((kind, value))
+            connection.send_bytes(pickle.dumps((kind, value)))
 
     def advance(count: int) -> None:
         nonlocal waiting, latest
@@ -40,7 +41,7 @@ def serve(connection: Connection) -> None:
             waiting, latest = 0, monotonic()
 
     try:
-        model, options = connection.recv()
+        model, options = pickle.loads(connection.recv_bytes())
         scorer = LocalScorer(model.load() if isinstance(model, ModelOptions) else model, options)
         say("loaded")
         for _, scored in scorer.stream(tasks(connection), advance):

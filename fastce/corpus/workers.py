@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -175,13 +176,13 @@ class Worker:
 
     def _send(self, message: Any) -> None:
         try:
-            self._connection.send(message)
+            self._connection.send_bytes(pickle.dumps(message))  # `send` would share tensors' memory
         except OSError as error:
             raise self._death() from error
 
     def _receive(self) -> Any:
         try:
-            return self._connection.recv()
+            return pickle.loads(self._connection.recv_bytes())
         except (EOFError, OSError) as error:
             raise self._death() from error
 
