@@ -72,6 +72,9 @@ class JobFolder:
         Raises:
             RefusedError: What is here is another job, or no job.
         """
+        for file in self.parts.glob(".part-*.unfinished"):  # of a run that was killed; other shards' may be in work
+            if int(file.name.split("-")[1].split(".")[0]) % now.num_shards == now.shard:
+                file.unlink()
         found = sorted(self.path.glob("_manifest*.json"))
         if overwrite:
             self._clear()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -148,10 +150,11 @@ class FolderJob:
             table = table.take(pa.array(np.argsort(table.column("row").to_numpy(), kind="stable")))
         file = self.folder.write_part(rows.part, table, rows.bad)
         skipped = len(rows.bad)
-        self.manifest.parts[rows.part] = Part(
+        part = Part(
             rows.part, rows.start, rows.num_rows, rows.num_rows - skipped, skipped, **file, input_digest=rows.digest
         )
-        self.manifest.write(self.folder.path)
+        replace(self.manifest, parts={**self.manifest.parts, rows.part: part}).write(self.folder.path)
+        self.manifest.parts[rows.part] = part
         if before is not None:
             progress.resume(-before.rows, -before.skipped)
         progress.written(rows.num_rows, skipped, scored.computed, scored.tokens, scored.rescored)
@@ -186,8 +189,13 @@ def run_in_folder(
             done = sum(part.rows for part in found.parts.values())
             return f"{folder.path} has {len(found.parts)} whole parts of {done:,} rows; the same command goes on"
 
-        with interrupts_explained(kept), Progress(show_progress, job.plan.source.count) as progress:
-            job.run(found, scorer, progress, retry_failed=retry_failed)
+        try:
+            with interrupts_explained(kept), Progress(show_progress, job.plan.source.count) as progress:
+                job.run(found, scorer, progress, retry_failed=retry_failed)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise OSError(error.errno, f"{error.strerror}; {kept()}", error.filename) from error
         if found.num_shards == 1 and not folder.is_done:
             finish(folder, found, progress.statistics)
         return progress.statistics
