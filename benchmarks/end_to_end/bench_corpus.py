@@ -2,8 +2,8 @@
 
     python benchmarks/end_to_end/bench_corpus.py MODEL FOLDER --out benchmarks/results/NAME
 
-The folder has queries.tsv (id, text), docs.jsonl.gz (_id, title, text) and run.bm25.tsv.gz (query id, document id, rank,
-score). Everything runs in this process but the job whose memory is looked at. Run it alone on the machine.
+The folder has queries.tsv (id, text), docs.jsonl.gz (_id, title, text) and run.bm25.tsv.gz (query id, document id,
+rank, score). Everything runs in this process but the job whose memory is looked at. Run it alone on the machine.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ranking_pairs import ranking_pairs
 
 from fastce import CrossEncoder, score_corpus
 from fastce.bench.machine import describe_machine
+from fastce.corpus.score import ROWS_PER_PART
 from fastce.corpus.store import StoredPairs, read_texts, stored_texts, table_of_texts
 from fastce.pipeline import Window
 
@@ -189,6 +190,7 @@ def rescoring(model: str, folder: Path, top_k: int = 10) -> dict[str, Any]:
             times[name].append(time.perf_counter() - start)
             rescored += counted if name == "rescored" else 0
     total = sum(len(documents) for _, documents in lists)
+    equal = [a == b for a, b in zip(tops["rescored"], tops["fp32"], strict=True)]
     seconds = {name: sum(found) for name, found in times.items()}
 
     def same(name: str) -> int:
@@ -202,9 +204,7 @@ def rescoring(model: str, folder: Path, top_k: int = 10) -> dict[str, Any]:
             "pairs": total,
             "top_k": top_k,
             "queries_with_the_top_of_fp32": {name: same(name) for name in ("int8", "rescored")},
-            "rankings_equal_to_fp32_with_scores": sum(
-                a == b for a, b in zip(tops["rescored"], tops["fp32"], strict=True)
-            ),
+            "rankings_equal_to_fp32_with_scores": sum(equal),
             "share_scored_again": round(rescored / total, 3),
             "bound": str(encoder.pipeline.built_encoder(precision="int8").errors["fp32"]),
             "pairs_per_second": {name: round(total / found, 1) for name, found in seconds.items()},
@@ -214,7 +214,7 @@ def rescoring(model: str, folder: Path, top_k: int = 10) -> dict[str, Any]:
 
 
 def memory(model: str, folder: Path, scratch: Path, num_pairs: int, seconds: float) -> dict[str, Any]:
-    """The memory of a job over a file of very many pairs of ids, as it goes."""
+    """The memory of jobs over a file of very many pairs of ids, as they go."""
     queries = np.array([name for name, _ in read_texts(table_of_texts(str(folder / "queries.tsv")))])
     documents = np.array([name for name, _ in read_texts(table_of_texts(str(folder / "docs.jsonl.gz")))])
     generator = np.random.default_rng(0)
@@ -225,37 +225,39 @@ def memory(model: str, folder: Path, scratch: Path, num_pairs: int, seconds: flo
             size = min(1_000_000, num_pairs - start)
             columns = [pa.array(names[generator.integers(len(names), size=size)]) for names in (queries, documents)]
             writer.write_table(pa.table(columns, schema=schema))
-    command = [
-        *(sys.executable, "-m", "fastce", "score", "--model", model, "--precision", "int8"),
-        *("--queries", str(folder / "queries.tsv"), "--docs", str(folder / "docs.jsonl.gz"), "--pairs", str(ids)),
-        *("--out", str(scratch / "memory"), "--text-store", str(scratch / "store"), "--rows-per-part", "5000"),
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    start, samples = time.monotonic(), []
-    while time.monotonic() - start < seconds and process.poll() is None:
-        time.sleep(SAMPLE_SECONDS)
-        samples.append(resident_megabytes(process.pid))
-    rows = json.loads((scratch / "memory" / "_manifest.json").read_text())["parts"]
-    process.kill()
-    process.wait()
-    settled = samples[len(samples) // 3 :]
-    return {
-        "memory": {
-            "pairs_in_the_file": num_pairs,
-            "pairs_scored": sum(part["rows"] for part in rows),
-            "rows_per_part": 5000,
-            "peak_megabytes": round(max(samples)),
-            "median_megabytes_of_thirds": [round(median(part)) for part in np.array_split(settled, 3)],
-            "megabytes_of_a_process_with_the_model_alone": round(model_alone_megabytes(model)),
-        }
+    found: dict[str, Any] = {
+        "pairs_in_the_file": num_pairs,
+        "megabytes_of_the_model_alone": round(model_alone_megabytes(model)),
     }
+    for rows_per_part in (5_000, ROWS_PER_PART):
+        out = scratch / f"memory-{rows_per_part}"
+        command = [
+            *(sys.executable, "-m", "fastce", "score", "--model", model, "--precision", "int8"),
+            *("--queries", str(folder / "queries.tsv"), "--docs", str(folder / "docs.jsonl.gz"), "--pairs", str(ids)),
+            *("--out", str(out), "--text-store", str(scratch / "store"), "--rows-per-part", str(rows_per_part)),
+        ]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        began, samples = time.monotonic(), []
+        while time.monotonic() - began < seconds and process.poll() is None:
+            time.sleep(SAMPLE_SECONDS)
+            samples.append(resident_megabytes(process.pid))
+        parts = json.loads((out / "_manifest.json").read_text())["parts"]
+        process.kill()
+        process.wait()
+        thirds = np.array_split(samples[len(samples) // 4 :], 3)  # behind the start
+        found[f"{rows_per_part}_rows_per_part"] = {
+            "rows_in_parts": sum(part["rows"] for part in parts),
+            "peak_megabytes": round(max(samples)),
+            "median_megabytes_of_thirds": [round(median(part)) for part in thirds],
+        }
+    return {"memory": found}
 
 
 def resident_megabytes(process: int) -> float:
     """The memory of a process."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
+            return float(line.split()[1]) / 1024
     return 0.0
 
 
@@ -267,7 +269,7 @@ def model_alone_megabytes(model: str) -> float:
         "print(Path('/proc/self/status').read_text())"
     )
     text = subprocess.run([sys.executable, "-c", code, model], capture_output=True, text=True, check=True).stdout
-    return next(int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmRSS:"))
+    return next(float(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmRSS:"))
 
 
 if __name__ == "__main__":
