@@ -148,13 +148,14 @@ def test_two_shards_at_once(corpus: Path, whole: Whole, tmp_path: Path) -> None:
     assert files_of(out) == files_of(whole(source, ROWS))
 
 
+@pytest.mark.chaos
 def test_workers_end_with_a_parent_that_is_killed(corpus: Path, tmp_path: Path) -> None:
     source, out = write_ids(corpus, 200_000), tmp_path / "out"
     process = subprocess.Popen([*job(corpus, source, out, 200_000), "--workers", "2"], stderr=subprocess.DEVNULL)
     while process.poll() is None and len(children(process.pid)) < 2:
         time.sleep(0.01)
     workers = children(process.pid)
-    time.sleep(6)  # one of them is in the midst of its part, half a minute from its end
+    time.sleep(12)  # one of them is in the midst of its part, half a minute from its end
     process.kill()
     process.wait()
     deadline = time.monotonic() + 5
