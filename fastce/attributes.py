@@ -37,8 +37,8 @@ WITHOUT_EFFECT = frozenset(
         *("has_peft_compatible_model", "is_hpu_graph_enabled", "is_singular_input", "keep_in_fp32_modules"),
         *("load_adapter", "merge", "modalities", "model_card_data_class", "model_type", "module_kwargs", "old_fit"),
         *("preprocess", "processor", "save_to_hub", "set_adapter", "set_keep_in_fp32_modules"),
-        *("smart_batching_collate", "smart_batching_collate_text_only", "start_multi_process_pool"),
-        *("stop_multi_process_pool", "supports", "tokenize", "training", "transformers_model"),
+        *("smart_batching_collate", "smart_batching_collate_text_only", "supports", "tokenize", "training"),
+        "transformers_model",
     )
 )
 """Attributes of sentence-transformers' CrossEncoder that fastce does not have, but for those of `torch.nn.Module`."""

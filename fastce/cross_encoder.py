@@ -24,6 +24,7 @@ from fastce.environment import check_device, default_device
 from fastce.inputs import check_texts, choose_prompt, split_pairs
 from fastce.packing import MAX_BATCH_TOKENS
 from fastce.pipeline import BatchLimits, Pipeline, Window
+from fastce.pools import Pool, PoolMixin, chosen_pool
 from fastce.progress import progress_bar
 from fastce.ranking import best
 from fastce.rescoring import Rescorer
@@ -32,7 +33,7 @@ from fastce.threads import chosen_num_threads
 from fastce.training.fit_mixin import FitMixin
 
 
-class CrossEncoder(FitMixin, Attributes):
+class CrossEncoder(FitMixin, PoolMixin, Attributes):
     """Scores pairs of texts with a Hugging Face sequence-classification model.
 
     Args:
@@ -144,8 +145,8 @@ class CrossEncoder(FitMixin, Attributes):
         apply_softmax: bool = False,
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
-        device: str | torch.device | None = None,
-        pool: object = None,
+        device: str | torch.device | Sequence[str | torch.device] | None = None,
+        pool: Pool | None = None,
         chunk_size: int | None = None,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
         precision: Precision | None = None,
@@ -163,9 +164,9 @@ class CrossEncoder(FitMixin, Attributes):
             apply_softmax: Whether the scores of several labels shall sum to 1.
             convert_to_numpy: Return a NumPy array rather than a list of tensors.
             convert_to_tensor: Return one tensor; wins over `convert_to_numpy`.
-            device: Move the model there first.
-            pool: Has no effect: one process uses every core.
-            chunk_size: Has no effect, as `pool`.
+            device: Move the model there first. A list of devices scores in a process on each, started for this call.
+            pool: Processes that score, from `start_multi_process_pool`.
+            chunk_size: Pairs that a process of a pool gets at once.
             max_batch_tokens: Tokens per batch at most; pairs of similar length are batched together, without padding.
             precision: The arithmetic of this call; None: the model's own.
 
@@ -179,15 +180,20 @@ class CrossEncoder(FitMixin, Attributes):
         """
         limits = BatchLimits.checked(batch_size, max_batch_tokens)
         window, single = self._window(inputs, prompt_name, prompt)
-        if pool is not None or chunk_size is not None:
-            warnings.warn("predict: pool and chunk_size have no effect, one process uses every core", stacklevel=3)
-        if device is not None:
-            self.to(device)
+        own = None if precision is None else check_precision(precision)
         chosen = self.activation_fn if activation_fn is None else scoring.check_activation(activation_fn)
         total = len(window.first)
-        with progress_bar(show_progress_bar, total=total, description="Scoring", unit="pairs") as progress:
-            tokenized = self.pipeline.tokenized(window, self.max_length)
-            logits = self.pipeline.compute(tokenized, limits, progress.update, precision and check_precision(precision))
+        with (
+            progress_bar(show_progress_bar, total=total, description="Scoring", unit="pairs") as progress,
+            chosen_pool(self, pool, device, chunk_size) as processes,
+        ):
+            if processes is None:
+                tokenized = self.pipeline.tokenized(window, self.max_length)
+                logits = self.pipeline.compute(tokenized, limits, progress.update, own)
+            elif own is None:
+                logits = processes.logits(window, chunk_size, limits, progress.update)
+            else:
+                raise ValueError(f"precision: a pool's processes score in their model's own, not in {own}")
         with torch.inference_mode():
             scores = scoring.scores_from_logits(logits, chosen, apply_softmax)
         return scoring.convert(
@@ -249,8 +255,8 @@ class CrossEncoder(FitMixin, Attributes):
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         activation_fn: scoring.ActivationFn | str | None = None,
-        device: str | torch.device | None = None,
-        pool: object = None,
+        device: str | torch.device | Sequence[str | torch.device] | None = None,
+        pool: Pool | None = None,
         chunk_size: int | None = None,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
         precision: Precision | None = None,
@@ -311,8 +317,10 @@ class CrossEncoder(FitMixin, Attributes):
             order = best(scores, np.zeros(len(scores)), top_k)
             scores = scores[order]
         else:
+            if pool is not None or isinstance(device, list | tuple):
+                raise ValueError("rescore: is for the model in this process, not for pools")
             if device is not None:
-                self.to(device)
+                self.to(device)  # type: ignore[arg-type]
             chosen = self.activation_fn if activation_fn is None else scoring.check_activation(activation_fn)
             rescorer = Rescorer(
                 self.pipeline, check_precision(rescore), chosen, precision and check_precision(precision)

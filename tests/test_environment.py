@@ -43,11 +43,6 @@ def test_the_cpp_module_tells_its_level(monkeypatch: pytest.MonkeyPatch) -> None
     assert cpp_facts()["ISA level"].startswith("scalar of scalar")
 
 
-def test_pool_and_chunk_size_are_accepted_and_said_to_do_nothing(tiny: Tiny) -> None:
-    with pytest.warns(UserWarning, match="pool and chunk_size have no effect"):
-        CrossEncoder(tiny("bert")).predict(PAIRS[:2], pool={}, chunk_size=5)
-
-
 def test_another_tokenizer_can_be_put_in(tiny: Tiny) -> None:
     model = CrossEncoder(tiny("bert"))
     model.tokenizer = make_tokenizer("roberta")

@@ -148,12 +148,15 @@ class FolderJob:
         if before is not None and before.rows == rows.num_rows:
             table = pa.concat_tables([self.folder.read_part(before, table.schema), table])
             table = table.take(pa.array(np.argsort(table.column("row").to_numpy(), kind="stable")))
+        others = {number: part for number, part in self.manifest.parts.items() if number != rows.part}
+        if before is not None:  # from now on its file may be the old one or the new one
+            replace(self.manifest, parts=others).write(self.folder.path)
         file = self.folder.write_part(rows.part, table, rows.bad)
         skipped = len(rows.bad)
         part = Part(
             rows.part, rows.start, rows.num_rows, rows.num_rows - skipped, skipped, **file, input_digest=rows.digest
         )
-        replace(self.manifest, parts={**self.manifest.parts, rows.part: part}).write(self.folder.path)
+        replace(self.manifest, parts={**others, rows.part: part}).write(self.folder.path)
         self.manifest.parts[rows.part] = part
         if before is not None:
             progress.resume(-before.rows, -before.skipped)

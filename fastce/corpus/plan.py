@@ -21,7 +21,7 @@ from fastce.corpus.source import RowSource
 from fastce.corpus.store import StoredPairs, TextStore, stored_texts, table_of_texts
 from fastce.corpus.windows import BadRow, RowWindow
 from fastce.environment import cpp_facts
-from fastce.pipeline import Pairs, Window
+from fastce.pipeline import BatchLimits, Pairs, Window
 from fastce.text_tokenizers import digest_of
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ class Plan:
         model: The model.
         source: What it reads.
         scoring: How it scores.
+        limits: What a batch may hold.
         window: Rows of a window.
         is_ranked: Whether the rows of each query are ranked.
 
@@ -107,10 +108,20 @@ class Plan:
         labels: The names of the model's labels.
     """
 
-    def __init__(self, model: CrossEncoder, source: Input, scoring: ScoringOptions, window: int, *, is_ranked: bool):
+    def __init__(
+        self,
+        model: CrossEncoder,
+        source: Input,
+        scoring: ScoringOptions,
+        limits: BatchLimits,
+        window: int,
+        *,
+        is_ranked: bool,
+    ):
         self.model = model
         self.input = source
         self.scoring = scoring
+        self.limits = limits
         self.window = window
         self.is_ranked = is_ranked
         self.source = source.source()
@@ -158,7 +169,7 @@ class Plan:
             groups = np.array([number.setdefault(query, len(number)) for query in window.first], dtype=np.int64)
         table = table_of_rows(window, has_ids=self.input.has_ids, kept=self.input.kept, is_ranked=self.is_ranked)
         rows = Rows(window.part, window.start, window.num_rows, table, window.bad, window.digest(window.num_rows))
-        return rows, Task(pairs, groups)
+        return rows, Task(pairs, groups, self.limits)
 
     def manifest(self, part_format: str, shard: int, num_shards: int) -> Manifest:
         """The job, before anything is done."""

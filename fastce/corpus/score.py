@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,10 +14,11 @@ from fastce.corpus.plan import Input, Plan
 from fastce.corpus.scorer import LocalScorer, Scorer, ScoringOptions
 from fastce.corpus.single_file import STANDARD_OUTPUT, WINDOW, run_into_file
 from fastce.corpus.statistics import Statistics
-from fastce.corpus.workers import RemoteScorer
+from fastce.corpus.workers import Assignment, RemoteScorer
 from fastce.corpus.writers import ENDINGS, FORMATS, PART_FORMATS, format_of
 from fastce.options import ModelOptions
 from fastce.packing import MAX_BATCH_TOKENS
+from fastce.pipeline import BatchLimits
 from fastce.spec import Precision
 from fastce.threads import usable_cpus
 
@@ -103,7 +103,8 @@ def score_corpus(
             says which row and why, or what differs.
         OSError: A file can't be read or written. What was written stays whole.
     """
-    scoring = ScoringOptions(batch_size, max_batch_tokens, top_k, rescore and check_precision(rescore))
+    scoring = ScoringOptions(top_k, rescore and check_precision(rescore))
+    limits = BatchLimits.checked(batch_size, max_batch_tokens)
     if top_k is not None:
         check_positive(top_k, "top_k")
     source = Input(
@@ -132,7 +133,7 @@ def score_corpus(
     source.source()  # what can't be read says so before a model is loaded
     loaded = load(model)
     rows = WINDOW if is_file else check_positive(rows_per_part, "rows_per_part")
-    plan = Plan(loaded, source, scoring, rows, is_ranked=top_k is not None or name == "trec")
+    plan = Plan(loaded, source, scoring, limits, rows, is_ranked=top_k is not None or name == "trec")
     with chosen_scorer(model, loaded, scoring, check_positive(workers, "workers"), devices) as scorer:
         if is_file:
             return run_into_file(plan, scorer, str(output), name, show_progress_bar)
@@ -202,13 +203,7 @@ def chosen_scorer(
     if devices and workers not in (1, len(devices)):
         raise ValueError(f"workers: {workers}, but there are {len(devices)} devices, one a worker")
     options = ModelOptions(model) if isinstance(model, str) else model
-    models: list[CrossEncoder | ModelOptions] = [options] * (len(devices) or workers)
-    if devices:
-        if not isinstance(options, ModelOptions):
-            raise ValueError(
-                "devices: needs ModelOptions or a model's name in place of a model, which is on one device"
-            )
-        models = [replace(options, device=device) for device in devices]
-    threads = loaded.pipeline.num_threads or max(1, usable_cpus() // len(models))
-    with RemoteScorer(models, scoring, threads) as remote:
+    assignments = [Assignment(options, device) for device in devices] or [Assignment(options)] * workers
+    threads = loaded.pipeline.num_threads or max(1, usable_cpus() // len(assignments))
+    with RemoteScorer(assignments, scoring, threads) as remote:
         yield remote

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from fastce import scoring
-from fastce.packing import MAX_BATCH_TOKENS
 from fastce.pipeline import BatchLimits, Pairs, Tokenized, one_ahead
 from fastce.ranking import best
 from fastce.rescoring import Rescorer
@@ -25,14 +24,10 @@ class ScoringOptions:
     """How pairs are scored.
 
     Attributes:
-        batch_size: Pairs per batch at most; None leaves it to the tokens.
-        max_batch_tokens: Tokens per batch at most.
         top_k: How many pairs of each query are kept; None: all.
         rescore: The precision in which what may be among them is scored again; None: it is not.
     """
 
-    batch_size: int | None = None
-    max_batch_tokens: int = MAX_BATCH_TOKENS
     top_k: int | None = None
     rescore: Precision | None = None
 
@@ -43,10 +38,12 @@ class Task(NamedTuple):
     Attributes:
         pairs: The pairs.
         groups: The query of each, numbered from 0 up, int64 `[num_pairs]`.
+        limits: What a batch may hold.
     """
 
     pairs: Pairs
     groups: np.ndarray
+    limits: BatchLimits
 
 
 class Scored(NamedTuple):
@@ -93,7 +90,6 @@ class LocalScorer:
     def __init__(self, model: CrossEncoder, options: ScoringOptions):
         self._model = model
         self._options = options
-        self._limits = BatchLimits.checked(options.batch_size, options.max_batch_tokens)
         self._rescorer = None
         if options.top_k is not None and model.num_labels != 1:
             raise ValueError(f"top_k: needs a model with one label, this one has {model.num_labels}")
@@ -105,18 +101,18 @@ class LocalScorer:
     def stream(self, items: Iterator[tuple[Any, Task]], advance: Advance) -> Iterator[tuple[Any, Scored]]:
         """See `Scorer`; in the order of the tasks."""
         pipeline, max_length = self._model.pipeline, self._model.max_length
-        tokenized = ((beside, pipeline.tokenized(task.pairs, max_length), task.groups) for beside, task in items)
-        for beside, pairs, groups in one_ahead(tokenized):
-            yield beside, self._scored(pairs, groups, advance)
+        tokenized = ((beside, pipeline.tokenized(task.pairs, max_length), task) for beside, task in items)
+        for beside, pairs, task in one_ahead(tokenized):
+            yield beside, self._scored(pairs, task.groups, task.limits, advance)
 
-    def _scored(self, pairs: Tokenized, groups: np.ndarray, advance: Advance) -> Scored:
+    def _scored(self, pairs: Tokenized, groups: np.ndarray, limits: BatchLimits, advance: Advance) -> Scored:
         top_k, rescored = self._options.top_k, 0
         if self._rescorer is not None and top_k is not None:
-            kept, scores, rescored = self._rescorer.top(pairs, groups, top_k, self._limits, advance)
+            kept, scores, rescored = self._rescorer.top(pairs, groups, top_k, limits, advance)
             order = np.argsort(kept, kind="stable")
             kept, scores = kept[order], scores[order]
         else:
-            logits = self._model.pipeline.compute(pairs, self._limits, advance)
+            logits = self._model.pipeline.compute(pairs, limits, advance)
             with torch.inference_mode():
                 scores = (
                     scoring.scores_from_logits(logits, self._model.activation_fn, apply_softmax=False).cpu().numpy()

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from threading import Lock, Thread
 from time import monotonic
@@ -20,7 +21,7 @@ SECONDS_BETWEEN_REPORTS = 0.2
 
 
 def tasks(connection: Connection) -> Iterator[tuple[None, Task]]:
-    """The tasks that are sent until there are no more."""
+    """The tasks that are sent until there are no more for now."""
     while (task := pickle.loads(connection.recv_bytes())) is not None:
         yield None, task
 
@@ -41,14 +42,19 @@ def serve(connection: Connection) -> None:
             waiting, latest = 0, monotonic()
 
     try:
-        model, options = pickle.loads(connection.recv_bytes())
-        scorer = LocalScorer(model.load() if isinstance(model, ModelOptions) else model, options)
+        (model, device), options = pickle.loads(connection.recv_bytes())
+        if isinstance(model, ModelOptions):
+            model = (model if device is None else replace(model, device=device)).load()
+        elif device is not None:
+            model.to(device)
+        scorer = LocalScorer(model, options)
         say("loaded")
-        for _, scored in scorer.stream(tasks(connection), advance):
-            say("advance", waiting)
-            waiting = 0
-            say("scored", scored)
-        say("done")
+        while True:
+            for _, scored in scorer.stream(tasks(connection), advance):
+                say("advance", waiting)
+                waiting = 0
+                say("scored", scored)
+            say("done")
     except EOFError:  # nobody wants to know any more
         return
     except Exception as error:

@@ -11,7 +11,7 @@ from multiprocessing import Pipe
 from queue import SimpleQueue
 from threading import BoundedSemaphore, Lock, Thread
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastce.corpus.scorer import Advance, Scored, ScoringOptions, Task
 from fastce.subprocesses import environment
@@ -24,13 +24,25 @@ class WorkerError(RuntimeError):
     """A worker died, or could not do what it was told; the message says why."""
 
 
+class Assignment(NamedTuple):
+    """What a worker works with.
+
+    Attributes:
+        model: What it loads, `ModelOptions`, or a model that can be pickled.
+        device: Where the model shall be; None: where it says itself.
+    """
+
+    model: Any
+    device: str | None = None
+
+
 class RemoteScorer:
     """Shares tasks out among processes, each with a model of its own.
 
     They end when they have nothing more to read, and at once when this process ends, however it does.
 
     Args:
-        models: What each worker loads, something with `load`, or a model that can be pickled.
+        assignments: What each worker works with.
         options: How they score.
         threads: CPU threads of each.
 
@@ -38,10 +50,10 @@ class RemoteScorer:
         WorkerError: A model can't be loaded.
     """
 
-    def __init__(self, models: list[Any], options: ScoringOptions, threads: int):
+    def __init__(self, assignments: list[Assignment], options: ScoringOptions, threads: int):
         self._workers: list[Worker] = []
         try:
-            self._workers = [Worker(number, model, options, threads) for number, model in enumerate(models)]
+            self._workers = [Worker(number, one, options, threads) for number, one in enumerate(assignments)]
             for worker in self._workers:
                 worker.wait_until_loaded()
         except BaseException:
@@ -57,11 +69,20 @@ class RemoteScorer:
         self.close()
 
     def stream(self, items: Iterator[tuple[Any, Task]], advance: Advance) -> Iterator[tuple[Any, Scored]]:
-        """See `Scorer`; in the order in which they are done.
+        """See `Scorer`; in the order in which they are done. Where that fails, all workers end.
 
         Raises:
             WorkerError: A worker died or failed.
         """
+        try:
+            yield from self._stream(items, advance)
+        except BaseException:
+            self.close()
+            raise
+
+    def _stream(self, items: Iterator[tuple[Any, Task]], advance: Advance) -> Iterator[tuple[Any, Scored]]:
+        if not self._workers:
+            raise WorkerError("the workers have ended")
         shared = SharedItems(items)
         found: SimpleQueue[Any] = SimpleQueue()
         for worker in self._workers:
@@ -82,6 +103,7 @@ class RemoteScorer:
         """Ends the processes."""
         for worker in self._workers:
             worker.close()
+        self._workers = []
 
 
 class SharedItems:
@@ -108,12 +130,12 @@ class Worker:
 
     Args:
         number: Its number, from 0 up.
-        model: What it loads.
+        assignment: What it works with.
         options: How it scores.
         threads: CPU threads.
     """
 
-    def __init__(self, number: int, model: Any, options: ScoringOptions, threads: int):
+    def __init__(self, number: int, assignment: Assignment, options: ScoringOptions, threads: int):
         self.number = number
         self._connection, theirs = Pipe()
         lifeline, self._lifeline = os.pipe()  # nothing is ever written; that it is closed says that we are gone
@@ -127,7 +149,7 @@ class Worker:
         os.close(lifeline)
         self._slots = BoundedSemaphore(WAITING_TASKS)
         self._waiting: list[Any] = []
-        self._send((model, options))
+        self._send((assignment, options))
 
     def wait_until_loaded(self) -> None:
         """Returns when the worker has its model.
@@ -165,6 +187,7 @@ class Worker:
                 self._slots.acquire()
                 item = items.take()
                 if item is None:
+                    self._slots.release()
                     self._send(None)
                     return
                 beside, task = item

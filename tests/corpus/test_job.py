@@ -260,6 +260,33 @@ def test_two_processes_in_one_folder(model: CrossEncoder, tmp_path: Path) -> Non
         score_corpus(model, source, tmp_path / "out")
 
 
+@pytest.mark.parametrize("grown", [False, True])
+def test_a_job_that_is_killed_behind_a_part_that_is_written_again(
+    model: CrossEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grown: bool
+) -> None:
+    from fastce.corpus.folder import JobFolder
+
+    source, out = tmp_path / "pairs.jsonl", tmp_path / "out"
+    rows: list[Any] = list(PAIRS[:20]) if grown else [{} if number == 3 else pair for number, pair in enumerate(PAIRS)]
+    write_lines(source, rows)
+    options: Any = {"rows_per_part": 30, "on_error": "skip", "retry_failed": True}
+    score_corpus(model, source, out, **options)
+    write_lines(source, PAIRS)
+    write = JobFolder.write_part
+
+    def killed(self: JobFolder, *arguments: Any) -> Any:
+        write(self, *arguments)
+        raise StopError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JobFolder, "write_part", killed)
+        with pytest.raises(StopError):
+            score_corpus(model, source, out, **options)
+    score_corpus(model, source, out, **options)
+    score_corpus(model, source, tmp_path / "whole", **options)
+    assert files_of(out) == files_of(tmp_path / "whole")
+
+
 def test_what_a_killed_run_left_unfinished_is_removed(model: CrossEncoder, tmp_path: Path) -> None:
     source, out = write_pairs(tmp_path / "pairs.jsonl", PAIRS[:8]), tmp_path / "out"
     out.mkdir()
@@ -305,7 +332,7 @@ def test_standard_input_cannot_be_resumed(model: CrossEncoder, tmp_path: Path, m
         ({"keep": ["row"]}, "no field is called 'row'"),
         ({"top_k": 0}, "top_k: expected a positive whole number, got 0"),
         ({"rescore": "int8"}, "rescore: needs top_k"),
-        ({"devices": ["cpu"]}, "devices: needs ModelOptions or a model's name"),
+        ({"devices": ["cpu"], "workers": 2}, "workers: 2, but there are 1 devices"),
     ],
 )
 def test_arguments_that_do_not_go_together(
