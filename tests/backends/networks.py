@@ -216,7 +216,7 @@ def request(parts: Parts, module: Parameters, precision: Precision = "fp32", *, 
     """What a backend is asked to run."""
     weights = {name: Stored(parameter) for name, parameter in module.by_name.items()}
     network = Network(module, Description(*parts, weights))
-    return Request(network, precision, torch.device("cpu"), training)
+    return Request(network, precision, torch.device("cpu"), training, named=True)
 
 
 def random_batch(encoder: EncoderSpec, lengths: list[int]) -> PackedBatch:

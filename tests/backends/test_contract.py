@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from networks import LENGTHS, NETWORKS, Parameters, chosen, random_batch, request
-from tolerance import BF16_NOISE, GRADIENT, INT8_NOISE, LOGITS, close_to, relative_noise
+from tolerance import BF16_NOISE, FP16_NOISE, GRADIENT, INT8_NOISE, LOGITS, close_to, relative_noise
 
 from fastce.backends.base import BACKENDS, load_backend
 from fastce.backends.encoder import OpsEncoder
@@ -29,8 +29,11 @@ _core = pytest.importorskip("fastce._core", reason="the C++ module was not built
 
 LEVELS: list[str] = _core.isa_levels()
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
-OWN = ("cpp", "reference")
+OWN = ("cpp", "triton", "reference")
 """The backends that compute from a description."""
+NOISE: dict[Precision, float] = {"fp16": FP16_NOISE, "bf16": BF16_NOISE}
+FEW = [1, 2, 17, 33, 5]
+"""Lengths for Triton's interpreter, which takes a thousand times as long as a GPU."""
 
 
 def of_backend(backend: str, *, training: bool = False) -> list[str]:
@@ -59,6 +62,13 @@ def double_logits(name: str, batch: PackedBatch, *, grad: bool) -> tuple[torch.T
     encoder = OpsEncoder(reference_ops, program(*NETWORKS[name]), stored, torch.device("cpu"), module.eval())
     with torch.set_grad_enabled(grad):
         return encoder.training_logits(batch), module
+
+
+@cache
+def exact_few(name: str) -> tuple[PackedBatch, torch.Tensor]:
+    """The same of few lengths."""
+    batch = random_batch(NETWORKS[name][0], FEW)
+    return batch, double_logits(name, batch, grad=False)[0]
 
 
 @cache
@@ -93,6 +103,22 @@ def test_logits_of_the_engine(name: str, isa: str, monkeypatch: pytest.MonkeyPat
     for precision, tolerance in (("bf16", BF16_NOISE), ("int8", INT8_NOISE)):
         noise = relative_noise(logits[precision], expected)
         assert 0.0 < noise <= tolerance, f"{precision}: {noise:.4f}"
+
+
+@pytest.mark.parametrize("name", of_backend("triton"))
+def test_logits_of_triton_in_float32(name: str) -> None:
+    batch, expected = exact_few(name)
+    found = load_backend("triton").build(request(NETWORKS[name], Parameters(*NETWORKS[name]))).logits(batch)
+    assert close_to(found.double(), expected, LOGITS)
+
+
+@pytest.mark.parametrize("precision", NOISE)
+@pytest.mark.parametrize("name", ["as BERT", "mean", "as ModernBERT", "as Qwen"])
+def test_logits_of_triton_in_half_precision(name: str, precision: Precision) -> None:
+    batch, expected = exact_few(name)
+    module = Parameters(*NETWORKS[name])
+    found = load_backend("triton").build(request(NETWORKS[name], module, precision)).logits(batch)
+    assert 0.0 < relative_noise(found.double(), expected) <= NOISE[precision]
 
 
 @pytest.mark.parametrize("isa", LEVELS)
@@ -150,7 +176,7 @@ def test_memory_is_linear_in_the_length() -> None:
     ("backend", "name"), [(backend, name) for backend in OWN for name in of_backend(backend, training=True)]
 )
 def test_gradients(name: str, backend: str) -> None:
-    batch = random_batch(NETWORKS[name][0], LENGTHS)
+    batch = random_batch(NETWORKS[name][0], FEW if backend == "triton" else LENGTHS)
     expected, reference = double_logits(name, batch, grad=True)
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (expected * weights).sum().backward()

@@ -1,0 +1,138 @@
+"""Scores and trains on NVIDIA GPUs with Triton kernels. On a CPU these run in Triton's interpreter, for tests alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+
+import torch
+
+from fastce.backends.base import Request, not_understood
+from fastce.backends.encoder import OpsEncoder
+from fastce.backends.reference.engine import DTYPES, converted
+from fastce.checkpoints.network import Stored
+from fastce.features import features_of
+from fastce.packing import PackedBatch
+from fastce.steps import program
+
+CAN = features_of(
+    """
+    LayerNorm LayerNorm.bias=yes|no RMSNorm PostNorm PreNorm Layer.stored
+    Embeddings.norm Embeddings.positions AbsolutePositions AbsolutePositions.padding_id
+    Attention.bias=yes|no Attention.output_bias=yes|no Attention.kv_heads Attention.qk_norm
+    Attention.relation RotaryEmbedding Attention.window Attention.causal=yes|no
+    FeedForward.activation=gelu|gelu_tanh|relu|silu|tanh FeedForward.gated=yes|no
+    FeedForward.bias=yes|no FeedForward.output_bias=yes|no
+    HeadSpec.pooling=first|last|mean
+    Dense Dense.bias=yes|no Dense.activation=gelu|gelu_tanh|relu|silu|tanh Normalize Dropout TokenDifference
+    """
+)
+
+CAPABILITY = (8, 0)
+"""The oldest compute capability (Ampere's): the kernels are compiled and looked at for it and for Hopper's."""
+
+STACKED = (("query", "key", "value"), ("gate", "up"))
+"""Matrices that read the same: what lies in one tensor is one product."""
+
+
+class TritonEncoder(OpsEncoder):
+    """An encoder over Triton kernels, which start on the current device."""
+
+    def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
+        """See `Encoder`."""
+        with self._on_device():
+            return super().logits(batch, num_threads)
+
+    def training_logits(self, batch: PackedBatch) -> torch.Tensor:
+        """See `TrainableEncoder`."""
+        with self._on_device():
+            return super().training_logits(batch)
+
+    def _on_device(self) -> AbstractContextManager[object]:
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+
+
+def stacked(weights: Mapping[str, Stored]) -> Mapping[str, Stored]:
+    """Lays the parameters of matrices that read the same end to end, copied: one product in place of several.
+
+    Args:
+        weights: Parameters for scoring, by name.
+    """
+    result = dict(weights)
+    for first, *others in STACKED:
+        for kind in ("weight", "bias"):
+            for name in [name for name in weights if name.endswith(f".{first}.{kind}")]:
+                prefix = name.removesuffix(f"{first}.{kind}")
+                names = [name, *(f"{prefix}{other}.{kind}" for other in others)]
+                tensors = [weights[part].tensor for part in names]
+                whole, end = torch.cat(tensors), 0
+                for part, tensor in zip(names, tensors, strict=True):
+                    result[part] = Stored(whole, slice(end, end + len(tensor)))
+                    end += len(tensor)
+    return result
+
+
+def interpreting() -> bool:
+    """Whether the kernels run in Triton's interpreter."""
+    from fastce.backends.triton.blocks import INTERPRETED
+
+    return bool(INTERPRETED.value)
+
+
+def objections_to(device: torch.device, *, named: bool) -> list[str]:
+    """What is against running on a device.
+
+    Args:
+        device: The device.
+        named: Whether the user asks for this very backend.
+    """
+    if find_spec("triton") is None:
+        return ["Triton is not installed (pip install triton)"]
+    if device.type != "cuda":
+        if not interpreting():
+            return [f"it runs on CUDA devices, not on {device}"]
+        return [] if named else ["its kernels are interpreted here, which is for tests"]
+    if not torch.cuda.is_available():
+        return ["PyTorch finds no CUDA device"]
+    if torch.version.hip is not None:
+        return ["it is made for NVIDIA's GPUs"]
+    capability = torch.cuda.get_device_capability(device)
+    if capability < CAPABILITY:
+        needed, found = (".".join(map(str, version)) for version in (CAPABILITY, capability))
+        return [f"it needs a GPU of compute capability {needed}, and {device} has {found}"]
+    return []
+
+
+class TritonBackend:
+    """Triton kernels: NVIDIA GPUs, fp32, bf16 and fp16."""
+
+    needs_module = False
+
+    def unsupported(self, request: Request) -> list[str]:
+        """See `Backend`."""
+        reasons = objections_to(request.device, named=request.named)
+        if request.precision not in DTYPES:
+            reasons.append(f"it has no {request.precision}")
+        return reasons + not_understood(request.network, CAN)
+
+    def build(self, request: Request) -> TritonEncoder:
+        """See `Backend`."""
+        from fastce.backends.triton import ops
+
+        assert request.network is not None
+        description, device = request.network.description, request.device
+        weights = stacked(converted(description, DTYPES[request.precision], device, own=True))
+        return TritonEncoder(ops, program(description.encoder, description.head), weights, device)
+
+    def build_trainable(self, request: Request) -> TritonEncoder:
+        """See `Backend`."""
+        from fastce.backends.triton import ops
+
+        assert request.network is not None
+        description, module = request.network.description, request.network.module
+        network = program(description.encoder, description.head)
+        return TritonEncoder(ops, network, description.weights, request.device, module)
+
+
+BACKEND = TritonBackend()

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+from kernel_check import DEVICE
+from triton.runtime.interpreter import interpreter_builder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """PyTorch's threads cost the small networks far more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def shuffled_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter runs the programs of a kernel one after the other: in any order the result is the same."""
+    if DEVICE != "cpu":
+        return
+    set_dim, set_index = interpreter_builder.set_grid_dim, interpreter_builder.set_grid_idx
+    order: dict[tuple[int, ...], tuple[int, ...]] = {}
+
+    def shuffle(*grid: int) -> None:
+        places = [(x, y, z) for x in range(grid[0]) for y in range(grid[1]) for z in range(grid[2])]
+        order.clear()
+        order.update(zip(places, random.Random(0).sample(places, len(places)), strict=True))
+        set_dim(*grid)
+
+    monkeypatch.setattr(interpreter_builder, "set_grid_dim", shuffle)
+    monkeypatch.setattr(interpreter_builder, "set_grid_idx", lambda *index: set_index(*order[index]))
