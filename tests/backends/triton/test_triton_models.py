@@ -1,0 +1,118 @@
+"""Whole models in Triton's interpreter: scores and training steps of every family against the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from kernel_check import DEVICE
+from tiny_models import CONFIGS, PAIRS
+from tolerance import FP16_NOISE, LOGITS, TRAINED_WEIGHTS, close_to, relative_noise
+from training_runs import SGD, examples
+
+from fastce import CrossEncoder, available_backends
+from fastce.backends.base import choose, load_backend
+from fastce.backends.encoder import OpsEncoder
+from fastce.backends.triton.engine import TritonEncoder
+
+Tiny = Callable[..., str]
+FEW = PAIRS[3:120:37]
+RELATIONS = ("deberta-v2", "mpnet")
+"""The families whose attention the engine lacks."""
+
+
+def scores(model: CrossEncoder) -> torch.Tensor:
+    return torch.from_numpy(model.predict(FEW, activation_fn=torch.nn.Identity())).double()
+
+
+@pytest.mark.parametrize("family", [family for family in CONFIGS if family not in RELATIONS])
+def test_scores_of_every_family(tiny: Tiny, family: str) -> None:
+    model = CrossEncoder(tiny(family), backend="triton", device=DEVICE)
+    assert model.backend == "triton"
+    assert close_to(scores(model), scores(CrossEncoder(tiny(family), backend="reference")), LOGITS)
+
+
+def test_scores_in_half_precision(tiny: Tiny) -> None:
+    model = CrossEncoder(tiny("bert"), backend="triton", precision="fp16", device=DEVICE)
+    noise = relative_noise(scores(model), scores(CrossEncoder(tiny("bert"), backend="reference")))
+    assert 0.0 < noise <= FP16_NOISE
+
+
+@pytest.mark.parametrize("family", RELATIONS)
+def test_what_is_missing_is_refused_with_a_sentence(tiny: Tiny, family: str) -> None:
+    with pytest.raises(ValueError, match=r"no backend can run this model .* triton: it has no"):
+        CrossEncoder(tiny(family), backend="triton", device=DEVICE)
+
+
+def test_ten_steps_of_fit(tiny: Tiny) -> None:
+    """Both backends see the same batches, and neither drops anything out."""
+    weights = []
+    for backend in ("triton", "reference"):
+        device = DEVICE if backend == "triton" else "cpu"
+        model = CrossEncoder(tiny("bert", **CONFIGS["bert"].no_dropout), backend=backend, device=device)
+        before = {name: weight.clone() for name, weight in model.model.state_dict().items()}
+        batches = [examples(20)[start : start + 2] for start in range(0, 20, 2)]
+        model.fit(batches, scheduler="constantlr", weight_decay=0.0, **SGD)
+        weights.append({name: weight.cpu() for name, weight in model.model.state_dict().items()})
+    found, expected = weights
+    moved = max(float((expected[name] - before[name]).abs().max()) for name in expected)
+    assert moved > 100 * TRAINED_WEIGHTS, "a loop that learns nothing tests nothing"
+    for name, weight in expected.items():
+        assert (found[name] - weight).abs().max() <= TRAINED_WEIGHTS, name
+
+
+def test_fit_with_dropout(tiny: Tiny) -> None:
+    """The same seed drops the same elements, and dropout is where transformers has it: losses differ without."""
+    weights = []
+    for seed, changes in ((1, {}), (1, {}), (2, {}), (1, CONFIGS["bert"].no_dropout)):
+        model = CrossEncoder(tiny("bert", **changes), backend="triton", device=DEVICE)
+        torch.manual_seed(seed)
+        model.fit([examples(2)], **SGD)
+        weights.append(torch.cat([weight.flatten().cpu() for weight in model.model.state_dict().values()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[3])
+
+
+def test_automatic_choice_never_takes_the_interpreter(tiny: Tiny) -> None:
+    if DEVICE != "cpu":
+        pytest.skip("on a GPU nothing is interpreted")
+    model = CrossEncoder(tiny("bert"))
+    assert available_backends(model)["triton"].reasons == ("its kernels are interpreted here, which is for tests",)
+    request = model.pipeline.request()
+    assert choose("triton", request).name == "triton"
+    assert choose("auto", request).name == "cpp"
+
+
+def test_the_engine_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastce.backends.triton import engine
+
+    assert "it has no int8" in available_backends(precision="int8")["triton"].reasons
+    if DEVICE == "cpu":
+        assert available_backends(device="cuda")["triton"].reasons == ("PyTorch finds no CUDA device",)
+    monkeypatch.setattr(engine, "interpreting", lambda: False)
+    assert available_backends(device="cpu")["triton"].reasons == ("it runs on CUDA devices, not on cpu",)
+    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    assert available_backends(device="cuda")["triton"].reasons == ("Triton is not installed (pip install triton)",)
+
+
+def test_an_older_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    (reason,) = available_backends(device="cuda:1")["triton"].reasons
+    assert reason == "it needs a GPU of compute capability 8.0, and cuda:1 has 7.5"
+
+
+def test_matrices_that_read_the_same_are_one_product(tiny: Tiny) -> None:
+    """In scoring; in training the parameters stay where they are."""
+    model = CrossEncoder(tiny("bert"), backend="triton", device=DEVICE)
+    encoder = model.pipeline.built_encoder().encoder
+    assert isinstance(encoder, TritonEncoder)
+    parts = [encoder.weights.stored[f"layers.1.{part}.weight"] for part in ("query", "key", "value")]
+    assert all(part.whole is parts[0].whole for part in parts)
+    trained = model.pipeline.built_encoder(training=True).encoder
+    assert isinstance(trained, OpsEncoder)
+    own = dict(model.model.named_parameters())["bert.encoder.layer.1.attention.self.query.weight"]
+    assert trained.weights.stored["layers.1.query.weight"].whole is own
+    assert load_backend("triton").needs_module is False
