@@ -42,6 +42,10 @@ test-isa: $(STAMP)  ## run the engine's tests once at each ISA level of this pro
 	for level in $$($(BIN)/python -c "from fastce import _core; print(*_core.isa_levels())"); do \
 	  FASTCE_ISA=$$level $(BIN)/python -m pytest tests/test_cross_encoder.py tests/backends || exit 1; done
 
+kernel-figures: $(STAMP)  ## write down what the compiler makes of the Triton kernels: registers, spills, instructions
+	$(BIN)/python tests/backends/triton/compile_kernels.py > build/compiled.json
+	mv build/compiled.json tests/backends/triton/compiled.json
+
 # A copy of the package with an instrumented module. Leaks of an exiting interpreter are none of ours. A child inherits the locks of
 # the sanitizer's allocator, held or not: the test that forks does so while all other threads rest.
 test-asan: $(STAMP)  ## run the engine's tests with the address and undefined-behaviour sanitizers

@@ -124,7 +124,7 @@ def launch_forward(
     log_sum = None
     if with_log_sum:
         log_sum = torch.empty(attention.heads, len(query), dtype=torch.float32, device=query.device)
-    cut = forward_tiles(query.dtype, attention, rows, spans.longest)
+    cut = forward_tiles(query.dtype, attention, rows, spans.longest, dropped=dropout.probability > 0.0)
     tiles = triton.cdiv(spans.longest, cut.queries) if rows == "all" else 1
     attention_forward_kernel[len(spans.lengths) * tiles, attention.heads // cut.heads](
         query,

@@ -19,7 +19,7 @@ less the row's maximum is 0 as soon as the row has seen a key."""
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 ONE_TILE = 128
-"""Keys that fit into one tile."""
+"""Keys that fit into one tile; half as many in float32 and where weights are dropped out."""
 
 
 class Tiles(NamedTuple):
@@ -42,28 +42,35 @@ class Tiles(NamedTuple):
     stages: int
 
 
-def forward_tiles(dtype: torch.dtype, attention: Attention, rows: Rows, longest: int) -> Tiles:
-    """Tiles of the forward pass: as large as registers allow, for float32 has no tensor cores to feed."""
-    dim = max(16, triton.next_power_of_2(attention.head_dim))
-    length = max(16, triton.next_power_of_2(longest))
-    if dtype == torch.float32:
-        most = 32 if dim <= 64 else 16
-        queries, keys = min(length, most), min(length, ONE_TILE if longest <= ONE_TILE else most)
-    else:
-        queries, keys = min(length, 64), min(length, ONE_TILE if longest <= ONE_TILE else 64)
-    queries = queries if rows == "all" else 16
+def forward_tiles(dtype: torch.dtype, attention: Attention, rows: Rows, longest: int, *, dropped: bool) -> Tiles:
+    """Tiles of the forward pass: what compiles without spilling registers, as large as that leaves it."""
+    dim, length = padded(attention.head_dim), padded(longest)
+    is_float32 = dtype == torch.float32  # multiplied without tensor cores, of operands in registers
+    queries = 16 if rows != "all" or (is_float32 and dim > 64) else 32 if is_float32 else 64
+    keys = min(length, ONE_TILE // 2 if is_float32 or dropped else ONE_TILE)  # a generator needs registers as well
+    if longest > keys:
+        keys = min(keys, 64)
+    queries = min(queries, length)
     heads = math.gcd(attention.heads, max(1, 64 // length))
-    warps = 4 if dtype == torch.float32 else max(1, queries // 16, keys // 32)
-    return Tiles(queries, keys, dim, heads, min(warps, 4), 2)
+    warps = 8 if is_float32 or (dim > 64 and longest > keys) else min(4, max(queries // 16, keys // 32, 1))
+    return Tiles(queries, keys, dim, heads, warps, 1 if longest <= keys and heads == 1 else 2)
 
 
 def backward_tiles(dtype: torch.dtype, attention: Attention, rows: Rows, longest: int) -> Tiles:
     """Tiles of both backward passes, which hold twice as many numbers a score."""
-    dim = max(16, triton.next_power_of_2(attention.head_dim))
-    length = max(16, triton.next_power_of_2(longest))
-    most = 64 if dtype != torch.float32 else 32 if dim <= 64 else 16
-    queries, keys = min(length, most) if rows == "all" else 16, min(length, most)
-    return Tiles(queries, keys, dim, 1, 4 if dtype == torch.float32 else max(1, keys // 16), 2)
+    dim, length = padded(attention.head_dim), padded(longest)
+    is_wide, is_float32 = dim > 64, dtype == torch.float32
+    if is_float32:
+        queries = keys = 16 if is_wide else 32
+    else:
+        queries, keys = 32 if is_wide else 64, 64
+    queries, keys = min(queries, length) if rows == "all" else 16, min(keys, length)
+    return Tiles(queries, keys, dim, 1, 8 if is_float32 or is_wide else max(1, keys // 16), 2)
+
+
+def padded(size: int) -> int:
+    """A size rounded up to what tiles are made of: a power of two, of at least the 16 that tensor cores take."""
+    return max(16, int(triton.next_power_of_2(size)))
 
 
 @triton.jit

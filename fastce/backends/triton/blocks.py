@@ -10,8 +10,8 @@ import triton.language as tl
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 """Whether kernels run in Triton's interpreter, on the CPU: decided when they are imported."""
 
-BLOCK_ELEMENTS = 4096
-"""Elements of a block that a kernel bound by memory works on: 32 for each thread of four warps."""
+BLOCK_ELEMENTS = 2048
+"""Elements of a block that a kernel bound by memory works on: 16 for each thread of four warps, 32 bytes of halves."""
 
 WIDEST_BLOCK = 256
 """Columns of such a block at most, where a row needs not lie in one block."""
@@ -34,7 +34,8 @@ class Blocks(NamedTuple):
 def blocks_of_rows(size: int) -> Blocks:
     """Blocks of whole rows of this size, for kernels that add along a row."""
     columns = triton.next_power_of_2(size)
-    return Blocks(max(1, BLOCK_ELEMENTS // 4 // columns), columns, 4 if columns <= BLOCK_ELEMENTS else 8)
+    warps = min(16, max(4, columns // 512))
+    return Blocks(max(1, BLOCK_ELEMENTS // 2 // columns), columns, warps)
 
 
 def blocks_of_elements(size: int) -> Blocks:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +14,19 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from kernel_check import DEVICE
 from triton.runtime.interpreter import interpreter_builder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str] | None]:
+    """All kernels on their way through the compiler, beside the tests, which use another processor."""
+    if not any(item.path.name == "test_triton_compiled.py" for item in request.session.items):
+        yield None
+        return
+    command = [sys.executable, str(Path(__file__).with_name("compile_kernels.py"))]
+    environment = os.environ | {"TRITON_INTERPRET": "0"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:  # type: ignore[call-overload]
+        yield process
 
 
 @pytest.fixture(autouse=True)
