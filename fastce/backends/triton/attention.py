@@ -28,6 +28,7 @@ from fastce.backends.triton.attention_tiles import (
 )
 from fastce.backends.triton.blocks import product
 from fastce.backends.triton.dropout import Dropout, keep_factors
+from fastce.backends.triton.relative import ByDistance, scores_by_distance
 from fastce.backends.triton.sequences import Rows, extent
 from fastce.packing import Spans
 from fastce.spec import Attention
@@ -36,7 +37,7 @@ from fastce.steps import kv_heads, score_terms
 # Reference: fastce.backends.reference.ops.attention.
 
 
-@triton.jit(do_not_specialize=["tiles", "total_rows", "seed"])
+@triton.jit(do_not_specialize=["tiles", "total_rows", "total_tokens", "reach", "seed"])
 def attention_forward_kernel(
     query_ptr,  # [total_rows, heads, head_dim]
     key_ptr,  # [total_tokens, kv_heads, head_dim]
@@ -44,8 +45,15 @@ def attention_forward_kernel(
     output_ptr,  # [total_rows, heads, head_dim]
     log_sum_ptr,  # [heads, total_rows], float32: log2 of the sum of a query's weights; or None
     cu_seqlens_ptr,  # [num_pairs + 1]
+    table_rows_ptr,  # [2 reach + 1], int32; or None, and all that follows, where nothing goes by distance
+    bias_ptr,  # [table rows, heads], float32, or None
+    met_queries_ptr,  # [heads, total_rows, table rows], or None
+    met_keys_ptr,  # [heads, total_tokens, table rows], or None
     tiles,  # of queries of the longest sequence
     total_rows,
+    total_tokens,
+    reach,
+    table_rows,
     query_stride,
     key_stride,
     value_stride,
@@ -86,7 +94,29 @@ def attention_forward_kernel(
             k = load_head(key_ptr, first_token, key_index, in_keys, key_stride, head // GROUP, HEAD_DIM, BLOCK_DIM)
             v = load_head(value_ptr, first_token, key_index, in_keys, value_stride, head // GROUP, HEAD_DIM, BLOCK_DIM)
             scores = product(q, tl.trans(k), tl.zeros((BLOCK_QUERIES, BLOCK_KEYS), dtype=tl.float32))  # [M, N]
-            scores = seen_scores(scores * (scale * LOG2_E), place, key_index[None, :], length, WINDOW, CAUSAL)
+            scores *= scale
+            if table_rows_ptr is not None:
+                scores = scores_by_distance(
+                    scores,
+                    table_rows_ptr,
+                    bias_ptr,
+                    met_queries_ptr,
+                    met_keys_ptr,
+                    reach,
+                    table_rows,
+                    scale,
+                    first_row + index[:, None],
+                    place,
+                    in_rows[:, None],
+                    total_rows,
+                    first_token,
+                    key_index[None, :],
+                    in_keys[None, :],
+                    total_tokens,
+                    head,
+                    HEADS,
+                )
+            scores = seen_scores(scores * LOG2_E, place, key_index[None, :], length, WINDOW, CAUSAL)
             if WHOLE:
                 highest = tl.max(scores, 1)
             else:
@@ -116,6 +146,7 @@ def launch_forward(
     attention: Attention,
     rows: Rows,
     dropout: Dropout,
+    distances: ByDistance | None = None,
     *,
     with_log_sum: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -133,8 +164,12 @@ def launch_forward(
         output,
         log_sum,
         spans.cu_seqlens,
+        *(distances[:4] if distances is not None else (None,) * 4),
         tiles,
         len(query),
+        len(key),
+        0 if distances is None else len(distances.rows) // 2,
+        0 if distances is None else distances.table_rows,
         query.stride(0),
         key.stride(0),
         value.stride(0),
@@ -172,10 +207,13 @@ class AttentionFunction(Function):
         attention: Attention,
         rows: Rows,
         dropout: Dropout,
+        distances: ByDistance | None,
     ) -> torch.Tensor:
         """See `Function`."""
         arguments = spans, attention, rows, dropout
-        output, log_sum = launch_forward(query, key, value, *arguments, with_log_sum=any(ctx.needs_input_grad))
+        with_log_sum = any(ctx.needs_input_grad)
+        assert distances is None or not with_log_sum, "the engine refuses to train what goes by distance"
+        output, log_sum = launch_forward(query, key, value, *arguments, distances, with_log_sum=with_log_sum)
         ctx.arguments = arguments
         ctx.save_for_backward(query, key, value, output, log_sum)
         return output
@@ -184,7 +222,7 @@ class AttentionFunction(Function):
     @once_differentiable
     def backward(ctx: Any, output_gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """See `Function`."""
-        return *launch_backward(output_gradient, *ctx.saved_tensors, *ctx.arguments), None, None, None, None
+        return *launch_backward(output_gradient, *ctx.saved_tensors, *ctx.arguments), None, None, None, None, None
 
 
 def attend(
@@ -195,6 +233,7 @@ def attend(
     attention: Attention,
     rows: Rows,
     dropout: Dropout,
+    distances: ByDistance | None = None,
 ) -> torch.Tensor:
     """Attention within each sequence, of queries and keys that are rotated already.
 
@@ -206,9 +245,10 @@ def attend(
         attention: Which attention.
         rows: Which queries there are.
         dropout: Of the weights.
+        distances: What scores get by distance, in scoring; None for nothing.
 
     Returns:
         `[total_rows, heads, head_dim]`.
     """
-    output: torch.Tensor = AttentionFunction.apply(query, key, value, spans, attention, rows, dropout)
+    output: torch.Tensor = AttentionFunction.apply(query, key, value, spans, attention, rows, dropout, distances)
     return output

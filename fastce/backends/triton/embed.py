@@ -11,10 +11,9 @@ import triton.language as tl
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from fastce.backends.triton import add_norm
-from fastce.backends.triton.add_norm import Statistics, normalised
 from fastce.backends.triton.blocks import blocks_of_rows
 from fastce.backends.triton.dropout import Dropout, keep_factors
+from fastce.backends.triton.norm import Statistics, launch_backward, normalised
 from fastce.backends.weights import NormWeights
 from fastce.spec import Norm, RMSNorm
 
@@ -152,7 +151,7 @@ class EmbedFunction(Function):
     def backward(ctx: Any, output_gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """See `Function`."""
         weight, *statistics = ctx.saved_tensors
-        gradient, _, weight_gradient, norm_bias_gradient, _ = add_norm.launch_backward(
+        gradient, _, weight_gradient, norm_bias_gradient, _ = launch_backward(
             None,
             output_gradient,
             Statistics(*statistics),

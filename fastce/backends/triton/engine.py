@@ -12,7 +12,7 @@ from fastce.backends.base import Request, not_understood
 from fastce.backends.encoder import OpsEncoder
 from fastce.backends.reference.engine import DTYPES, converted
 from fastce.checkpoints.network import Stored
-from fastce.features import features_of
+from fastce.features import FEATURES, features, features_of
 from fastce.packing import PackedBatch
 from fastce.steps import program
 
@@ -21,13 +21,18 @@ CAN = features_of(
     LayerNorm LayerNorm.bias=yes|no RMSNorm PostNorm PreNorm Layer.stored
     Embeddings.norm Embeddings.positions AbsolutePositions AbsolutePositions.padding_id
     Attention.bias=yes|no Attention.output_bias=yes|no Attention.kv_heads Attention.qk_norm
-    Attention.relation RotaryEmbedding Attention.window Attention.causal=yes|no
+    Attention.relation RotaryEmbedding RelativeBias Attention.window Attention.causal=yes|no
+    DisentangledAttention DisentangledAttention.content_to_position=yes|no DisentangledAttention.norm
+    DisentangledAttention.position_to_content=yes|no DisentangledAttention.shared_projections=yes|no
     FeedForward.activation=gelu|gelu_tanh|relu|silu|tanh FeedForward.gated=yes|no
     FeedForward.bias=yes|no FeedForward.output_bias=yes|no
     HeadSpec.pooling=first|last|mean
     Dense Dense.bias=yes|no Dense.activation=gelu|gelu_tanh|relu|silu|tanh Normalize Dropout TokenDifference
     """
 )
+
+ONLY_SCORED = ("DisentangledAttention", "RelativeBias")
+"""Features without a backward pass."""
 
 CAPABILITY = (8, 0)
 """The oldest compute capability (Ampere's): the kernels are compiled and looked at for it and for Hopper's."""
@@ -114,7 +119,11 @@ class TritonBackend:
         reasons = objections_to(request.device, named=request.named)
         if request.precision not in DTYPES:
             reasons.append(f"it has no {request.precision}")
-        return reasons + not_understood(request.network, CAN)
+        reasons += not_understood(request.network, CAN)
+        if request.training and request.network is not None and not reasons:
+            asked = features(request.network.description.encoder, request.network.description.head)
+            reasons += [f"it does not train {FEATURES[feature]}" for feature in ONLY_SCORED if feature in asked]
+        return reasons
 
     def build(self, request: Request) -> TritonEncoder:
         """See `Backend`."""

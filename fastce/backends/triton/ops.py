@@ -15,6 +15,7 @@ from fastce.backends.triton import embed as embed_kernels
 from fastce.backends.triton.add_norm import normalize
 from fastce.backends.triton.attention import attend
 from fastce.backends.triton.dropout import draw, dropout
+from fastce.backends.triton.relative import by_distance
 from fastce.backends.triton.rotary import rotate
 from fastce.backends.triton.sequences import Rows
 from fastce.backends.weights import Linear, NormWeights, products
@@ -84,13 +85,13 @@ def attention(
     relative: RelativeTables | None,
 ) -> torch.Tensor:
     """See `Ops`."""
-    assert relative is None, "the engine refuses relations by distance"
     assert rows != "mean"
     chosen: Rows = "all" if rows is None else rows
     if isinstance(attention.relation, RotaryEmbedding):
         query = rotate(query, spans, attention.relation, chosen)
         key = rotate(key, spans, attention.relation, "all")
-    return attend(query, key, value, spans, attention, chosen, draw(dropout))
+    distances = None if relative is None else by_distance(query, key, attention, relative, spans.longest)
+    return attend(query, key, value, spans, attention, chosen, draw(dropout), distances)
 
 
 def pool(x: torch.Tensor, spans: Spans, pooling: Pooling) -> torch.Tensor:

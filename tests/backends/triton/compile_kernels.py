@@ -25,12 +25,16 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+from fastce.backends.ops import BiasTable, PositionTables
 from fastce.backends.triton import activation, add_norm, attention, dropout, embed, rotary
 from fastce.backends.triton.attention_backward import launch_backward as launch_attention_backward
 from fastce.backends.triton.dropout import NO_DROPOUT, Dropout
+from fastce.backends.triton.norm import Statistics
+from fastce.backends.triton.norm import launch_backward as launch_norm_backward
+from fastce.backends.triton.relative import by_distance
 from fastce.backends.weights import NormWeights
 from fastce.packing import Spans
-from fastce.spec import Attention, LayerNorm, RMSNorm, RotaryEmbedding
+from fastce.spec import Attention, DisentangledAttention, LayerNorm, RelativeBias, RMSNorm, RotaryEmbedding
 
 LEVELS = ("sm_80", "sm_90")
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
@@ -76,6 +80,10 @@ def attention_cases() -> Iterator[tuple[str, Case]]:
     yield "attention bf16 128x128, causal", attention_case("bf16", QWEN, [128], back=False)
     yield "attention bf16 128x512, causal", attention_case("bf16", QWEN, [512], back=False)
     yield "attention fp32 128x512, causal", attention_case("fp32", QWEN, [512], back=False)
+    for length in (128, 512):
+        for dtype in ("fp16", "fp32"):
+            yield f"attention {dtype} 64x{length}, bias", relative_case(dtype, length, disentangled=False)
+            yield f"attention {dtype} 64x{length}, disentangled", relative_case(dtype, length, disentangled=True)
     for dtype, name, kind in (("fp16", "32", MINILM), ("bf16", "64", BERT), ("bf16", "128", QWEN)):
         yield f"attention gradients {dtype} {name}", attention_case(dtype, kind, [512], dropped=DROPOUT, back=True)
     for name, kind in (("32", MINILM), ("64", BERT), ("128", QWEN)):
@@ -83,16 +91,31 @@ def attention_cases() -> Iterator[tuple[str, Case]]:
     yield "attention gradients bf16 64, first row", attention_case("bf16", BERT, [512], "first", back=True)
 
 
+def relative_case(dtype: str, length: int, *, disentangled: bool) -> Case:
+    """Attention of MPNet, or of DeBERTa."""
+    rows, x = tuple(range(1023)), torch.empty(length, 12, 64, dtype=DTYPES[dtype])
+    if disentangled:
+        relation, tables = (
+            DisentangledAttention(512, rows, True, True, True, None),
+            PositionTables(*[x.new_empty(1024, 12, 64)] * 2),
+        )
+    else:
+        relation, tables = RelativeBias(1023, rows), BiasTable(torch.empty(1023, 12))
+    kind = replace(BERT, relation=relation)
+    distances, spans = by_distance(x, x, kind, tables, length), Spans.of([length])
+    return lambda: attention.launch_forward(x, x, x, spans, kind, "all", NO_DROPOUT, distances, with_log_sum=False)
+
+
 def norm_case(dtype: str, size: int, norm: Any, *, keep_sum: bool, back: bool) -> Case:
     """The end of a sublayer over rows of a width."""
     x, stream = torch.empty(300, size, dtype=DTYPES[dtype]), torch.empty(300, size)
     weights = NormWeights(norm, stream[0], stream[1])
-    statistics = add_norm.Statistics(stream, None if isinstance(norm, RMSNorm) else torch.empty(300), torch.empty(300))
+    statistics = Statistics(stream, None if isinstance(norm, RMSNorm) else torch.empty(300), torch.empty(300))
     if not back:
         return lambda: add_norm.launch_forward(
             x, x[0], stream, weights, NO_DROPOUT, keep_sum=keep_sum, with_statistics=False
         )
-    return lambda: add_norm.launch_backward(
+    return lambda: launch_norm_backward(
         stream,
         x,
         statistics,

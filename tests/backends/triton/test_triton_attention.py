@@ -25,6 +25,7 @@ ATTENTIONS = {
     "grouped": Attention(heads=4, head_dim=16, kv_heads=2),
     "window of 0": replace(PLAIN, window=0),
     "window": replace(PLAIN, window=5),
+    "window past tiles": replace(PLAIN, window=33),  # the first query tile ends with the first key of a tile
     "causal": replace(PLAIN, causal=True),
     "everything": Attention(heads=4, head_dim=26, kv_heads=2, window=19, causal=True),
 }
@@ -92,7 +93,7 @@ def test_kinds(kind: str) -> None:
     check_attention([1, 17, 33], ATTENTIONS[kind])
 
 
-@pytest.mark.parametrize("kind", ["window", "causal", "everything"])
+@pytest.mark.parametrize("kind", ["window", "window past tiles", "causal", "everything"])
 def test_kinds_of_many_tiles(kind: str) -> None:
     check_attention([2, 130], replace(ATTENTIONS[kind], heads=1, kv_heads=None))
 
