@@ -31,7 +31,7 @@ LEVELS: list[str] = _core.isa_levels()
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 OWN = ("cpp", "triton", "reference")
 """The backends that compute from a description."""
-NOISE: dict[Precision, float] = {"fp16": FP16_NOISE, "bf16": BF16_NOISE}
+NOISE: dict[Precision, float] = {"fp16": FP16_NOISE, "bf16": BF16_NOISE, "int8": INT8_NOISE}
 FEW = [2, 17, 1]
 """Lengths for Triton's interpreter, which takes a thousand times as long as a GPU."""
 
@@ -113,8 +113,8 @@ def test_logits_of_triton_in_float32(name: str) -> None:
 
 
 @pytest.mark.parametrize("precision", NOISE)
-@pytest.mark.parametrize("name", ["as BERT", "mean", "as ModernBERT", "as Qwen"])
-def test_logits_of_triton_in_half_precision(name: str, precision: Precision) -> None:
+@pytest.mark.parametrize("name", ["as BERT", "mean", "disentangled", "as ModernBERT", "as Qwen"])
+def test_logits_of_triton_in_lower_precision(name: str, precision: Precision) -> None:
     batch, expected = exact_few(name)
     module = Parameters(*NETWORKS[name])
     found = load_backend("triton").build(request(NETWORKS[name], module, precision)).logits(batch)

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from fastce.backends.triton.blocks import blocks_of_rows
 from fastce.backends.triton.dropout import NO_DROPOUT, Dropout, keep_factors
 from fastce.backends.triton.norm import Statistics, launch_backward, normalised
+from fastce.backends.triton.quantize import Quantized, empty_quantized, quantized_rows, store_quantized
 from fastce.backends.weights import NormWeights
 from fastce.spec import Norm, RMSNorm
 
@@ -28,6 +29,9 @@ def add_norm_forward_kernel(
     norm_bias_ptr,  # [size], or None
     stream_output_ptr,  # [rows, size]: what becomes the stream, or None
     normed_ptr,  # [rows, size]
+    values_ptr,  # [rows, size], int8: what was normed, or None
+    scales_ptr,  # [rows], float32, or None
+    zeros_ptr,  # [rows], int32, or None
     total_ptr,  # [rows, size], float32, or None
     mean_ptr,  # [rows], float32, or None
     inverse_ptr,  # [rows], float32, or None
@@ -68,6 +72,8 @@ def add_norm_forward_kernel(
     tl.store(normed_ptr + place, y, mask=inside)
     if stream_output_ptr is not None:
         tl.store(stream_output_ptr + place, total if KEEP_SUM else y, mask=inside)
+    if values_ptr is not None:
+        store_quantized(tl.where(inside, y, 0.0), values_ptr, scales_ptr, zeros_ptr, row, place, in_rows, inside)
     if total_ptr is not None:
         tl.store(total_ptr + place, total, mask=inside)
     if mean_ptr is not None:
@@ -85,6 +91,7 @@ def launch_forward(
     *,
     keep_sum: bool,
     with_statistics: bool,
+    quantized: Quantized | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, Statistics | None]:
     """Computes the norm of dropout(x + bias) + stream.
 
@@ -96,6 +103,7 @@ def launch_forward(
         dropout: Of x.
         keep_sum: Whether the sum becomes the stream, or else the normed sum.
         with_statistics: Whether a backward pass follows.
+        quantized: Where to leave what the next sublayer reads in int8 as well; None: nowhere.
 
     Returns:
         The stream in its dtype, what the next sublayer reads in the dtype of x (both in the shape of the stream, and
@@ -121,6 +129,7 @@ def launch_forward(
         norm.bias,
         output,
         normed,
+        *(quantized or (None,) * 3),
         total,
         mean,
         inverse,
@@ -231,6 +240,17 @@ def add_norm(
     """
     result = AddNormFunction.apply(x, bias, stream, norm.weight, norm.bias, norm.norm, keep_sum, dropout)
     return (result, result) if isinstance(result, torch.Tensor) else result
+
+
+def add_norm_int8(
+    x: torch.Tensor, bias: torch.Tensor | None, stream: torch.Tensor, norm: NormWeights, *, keep_sum: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same for scoring, where what the next sublayer reads is there in int8 as well."""
+    result = empty_quantized(x.shape[0], x.shape[1], x.device)
+    output, normed, _ = launch_forward(
+        x, bias, stream, norm, NO_DROPOUT, keep_sum=keep_sum, with_statistics=False, quantized=result
+    )
+    return output, quantized_rows(normed, result)
 
 
 def normalize(x: torch.Tensor, norm: NormWeights) -> torch.Tensor:

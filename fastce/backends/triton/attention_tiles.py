@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from fastce.backends.triton.sequences import Rows
-from fastce.spec import Attention
+from fastce.spec import Attention, DisentangledAttention
 
 UNSEEN = tl.constexpr(-1e30)
 """Score of a key that a query does not see. Finite: no difference of two is undefined, and every exponential of one
@@ -19,7 +19,7 @@ less the row's maximum is 0 as soon as the row has seen a key."""
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 ONE_TILE = 128
-"""Keys that fit into one tile; half as many in float32 and where weights are dropped out."""
+"""Keys that fit into one tile; half as many in float32 and with dropout, 32 where scores are gathered."""
 
 
 class Tiles(NamedTuple):
@@ -46,13 +46,16 @@ def forward_tiles(dtype: torch.dtype, attention: Attention, rows: Rows, longest:
     """Tiles of the forward pass: what compiles without spilling registers, as large as that leaves it."""
     dim, length = padded(attention.head_dim), padded(longest)
     is_float32 = dtype == torch.float32  # multiplied without tensor cores, of operands in registers
+    gathers = isinstance(attention.relation, DisentangledAttention)  # whose addresses take registers, as a generator
     queries = 16 if rows != "all" or (is_float32 and dim > 64) else 32 if is_float32 else 64
-    keys = min(length, ONE_TILE // 2 if is_float32 or dropped else ONE_TILE)  # a generator needs registers as well
+    keys = min(length, 32 if gathers else ONE_TILE // 2 if is_float32 or dropped else ONE_TILE)
     if longest > keys:
         keys = min(keys, 64)
     queries = min(queries, length)
     heads = math.gcd(attention.heads, max(1, 64 // length))
-    warps = 8 if is_float32 or (dim > 64 and longest > keys) else min(4, max(queries // 16, keys // 32, 1))
+    warps = 8 if is_float32 else min(4, max(queries // 16, keys // 32, 1))
+    if not is_float32 and (gathers or (dim > 64 and longest > keys)):
+        warps *= 2
     return Tiles(queries, keys, dim, heads, warps, 1 if longest <= keys and heads == 1 else 2)
 
 

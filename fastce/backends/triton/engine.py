@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 
 import torch
 
 from fastce.backends.base import Request, not_understood
+from fastce.backends.cpp.smoothing import smoothed
 from fastce.backends.encoder import OpsEncoder
 from fastce.backends.reference.engine import DTYPES, converted
-from fastce.checkpoints.network import Stored
+from fastce.checkpoints.network import Description, Stored
 from fastce.features import FEATURES, features, features_of
 from fastce.packing import PackedBatch
-from fastce.steps import program
+from fastce.parameters import parameters
+from fastce.steps import Program, program
 
 CAN = features_of(
     """
@@ -42,7 +44,30 @@ STACKED = (("query", "key", "value"), ("gate", "up"))
 
 
 class TritonEncoder(OpsEncoder):
-    """An encoder over Triton kernels, which start on the current device."""
+    """An encoder over Triton kernels, which start on the current device.
+
+    Args:
+        program: The network.
+        stored: Its parameters.
+        device: Where to run.
+        module: The module that holds the parameters, for training; None where there is none.
+        remarks: What was done to the weights beyond rounding them.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        stored: Mapping[str, Stored],
+        device: torch.device,
+        module: torch.nn.Module | None = None,
+        remarks: Sequence[str] = (),
+    ):
+        from fastce.backends.triton import ops
+        from fastce.backends.triton.linear_int8 import TritonWeights
+
+        super().__init__(ops, program, stored, device, module)
+        self.weights = TritonWeights(stored)
+        self.remarks = remarks
 
     def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
         """See `Encoder`."""
@@ -66,7 +91,7 @@ def stacked(weights: Mapping[str, Stored]) -> Mapping[str, Stored]:
     """
     result = dict(weights)
     for first, *others in STACKED:
-        for kind in ("weight", "bias"):
+        for kind in ("weight", "bias", "scales", "sums"):
             for name in [name for name in weights if name.endswith(f".{first}.{kind}")]:
                 prefix = name.removesuffix(f"{first}.{kind}")
                 names = [name, *(f"{prefix}{other}.{kind}" for other in others)]
@@ -76,6 +101,26 @@ def stacked(weights: Mapping[str, Stored]) -> Mapping[str, Stored]:
                     result[part] = Stored(whole, slice(end, end + len(tensor)))
                     end += len(tensor)
     return result
+
+
+def int8_weights(description: Description, network: Program) -> tuple[dict[str, Stored], Sequence[str]]:
+    """The layers' matrices in int8, all else in float32, and what was done to them beyond rounding."""
+    from fastce.backends.triton.linear_int8 import int8_matrix
+
+    arrays = {name: stored.tensor.detach().float().cpu().numpy() for name, stored in description.weights.items()}
+    arrays, places = smoothed(network, arrays)
+    roles = parameters(description.encoder, description.head)
+    weights: dict[str, Stored] = {}
+    for name, array in arrays.items():
+        tensor = torch.from_numpy(array)
+        is_matrix = roles[name].role == "matrix"
+        weights |= int8_matrix(name.removesuffix(".weight"), tensor) if is_matrix else {name: Stored(tensor)}
+    return weights, (f"outliers smoothed in {places} places",) if places else ()
+
+
+def on_device(weights: Mapping[str, Stored], device: torch.device) -> dict[str, Stored]:
+    """Parameters copied to a device."""
+    return {name: Stored(stored.tensor.to(device, copy=True)) for name, stored in weights.items()}
 
 
 def interpreting() -> bool:
@@ -110,15 +155,13 @@ def objections_to(device: torch.device, *, named: bool) -> list[str]:
 
 
 class TritonBackend:
-    """Triton kernels: NVIDIA GPUs, fp32, bf16 and fp16."""
+    """Triton kernels: NVIDIA GPUs, every precision."""
 
     needs_module = False
 
     def unsupported(self, request: Request) -> list[str]:
         """See `Backend`."""
         reasons = objections_to(request.device, named=request.named)
-        if request.precision not in DTYPES:
-            reasons.append(f"it has no {request.precision}")
         reasons += not_understood(request.network, CAN)
         if request.training and request.network is not None and not reasons:
             asked = features(request.network.description.encoder, request.network.description.head)
@@ -127,21 +170,21 @@ class TritonBackend:
 
     def build(self, request: Request) -> TritonEncoder:
         """See `Backend`."""
-        from fastce.backends.triton import ops
-
         assert request.network is not None
         description, device = request.network.description, request.device
-        weights = stacked(converted(description, DTYPES[request.precision], device, own=True))
-        return TritonEncoder(ops, program(description.encoder, description.head), weights, device)
+        network = program(description.encoder, description.head)
+        if request.precision == "int8":
+            in_int8, remarks = int8_weights(description, network)
+            return TritonEncoder(network, stacked(on_device(in_int8, device)), device, remarks=remarks)
+        weights = converted(description, DTYPES[request.precision], device, own=True)
+        return TritonEncoder(network, stacked(weights), device)
 
     def build_trainable(self, request: Request) -> TritonEncoder:
         """See `Backend`."""
-        from fastce.backends.triton import ops
-
         assert request.network is not None
         description, module = request.network.description, request.network.module
         network = program(description.encoder, description.head)
-        return TritonEncoder(ops, network, description.weights, request.device, module)
+        return TritonEncoder(network, description.weights, request.device, module)
 
 
 BACKEND = TritonBackend()

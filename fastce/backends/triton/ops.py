@@ -12,9 +12,10 @@ from fastce.backends.reference.ops import linear, pool_rows, zero_gradients
 from fastce.backends.triton import activation as activation_kernels
 from fastce.backends.triton import add_norm as add_norm_kernels
 from fastce.backends.triton import embed as embed_kernels
-from fastce.backends.triton.add_norm import normalize
+from fastce.backends.triton.add_norm import add_norm_int8, normalize
 from fastce.backends.triton.attention import attend
 from fastce.backends.triton.dropout import draw, dropout
+from fastce.backends.triton.linear_int8 import Int8Linear
 from fastce.backends.triton.relative import by_distance
 from fastce.backends.triton.rotary import rotate
 from fastce.backends.triton.sequences import Rows
@@ -49,6 +50,8 @@ def embed(
 
 def activated(x: torch.Tensor, linear: Linear, activation: Activation) -> torch.Tensor:
     """See `Ops`."""
+    if isinstance(linear, Int8Linear):
+        return linear.activated(x, activation)
     return activation_kernels.activate_biased(activation, linear.product(x), bias_of(linear))
 
 
@@ -69,6 +72,8 @@ def add_norm(
     """See `Ops`. The stream keeps its dtype, what the next sublayer reads is in that of the product."""
     if norm is None:
         return reference.add_norm(x, linear, stream, norm, keep, dropout)
+    if isinstance(linear, Int8Linear):
+        return add_norm_int8(linear.product(x), bias_of(linear), stream, norm, keep_sum=keep == "sum")
     return add_norm_kernels.add_norm(
         linear.product(x), bias_of(linear), stream, norm, draw(dropout), keep_sum=keep == "sum"
     )

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
 from fastce.backends.ops import BiasTable, PositionTables
-from fastce.backends.triton import activation, add_norm, attention, dropout, embed, rotary
+from fastce.backends.triton import activation, add_norm, attention, dropout, embed, linear_int8, quantize, rotary
 from fastce.backends.triton.attention_backward import launch_backward as launch_attention_backward
 from fastce.backends.triton.dropout import NO_DROPOUT, Dropout
 from fastce.backends.triton.norm import Statistics
@@ -36,6 +37,12 @@ from fastce.backends.weights import NormWeights
 from fastce.packing import Spans
 from fastce.spec import Attention, DisentangledAttention, LayerNorm, RelativeBias, RMSNorm, RotaryEmbedding
 
+ROWS_OF_PRODUCTS = {
+    "attention_forward_kernel": "BLOCK_QUERIES",
+    "query_gradient_kernel": "BLOCK_QUERIES",
+    "key_value_gradient_kernel": "BLOCK_KEYS",
+    "linear_int8_kernel": "BLOCK_ROWS",
+}
 LEVELS = ("sm_80", "sm_90")
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 DROPOUT = Dropout(1 << 40, 0.1)
@@ -164,6 +171,25 @@ def other_cases() -> Iterator[tuple[str, Case]]:
     yield "dropout bf16 3072", lambda: dropout.launch_dropout(up, DROPOUT)
 
 
+def int8_cases() -> Iterator[tuple[str, Case]]:
+    """Every tile of the products, and rows as int8."""
+    weight, scales, sums = (
+        torch.empty(1536, 384, dtype=torch.int8),
+        torch.empty(1536),
+        torch.empty(1536, dtype=torch.int32),
+    )
+    for cut, rows in zip(linear_int8.TILES, (4096, 256, 16), strict=True):
+        x = quantize.empty_quantized(rows, 384, weight.device)
+        assert linear_int8.tiles_of(rows, len(weight)) == cut
+        arguments = x, weight, scales, sums, scales, "gelu", torch.bfloat16
+        yield f"int8 product {cut.rows}x{cut.columns}", partial(linear_int8.launch_linear_int8, *arguments)
+    rows = torch.empty(300, 3072, dtype=torch.bfloat16)
+    yield "rows as int8 bf16 3072", lambda: quantize.quantize(rows)
+    x, stream = torch.empty(300, 384, dtype=torch.bfloat16), torch.empty(300, 384)
+    norm = NormWeights(LayerNorm(1e-12), stream[0], stream[1])
+    yield "add and norm int8 384", lambda: add_norm.add_norm_int8(x, stream[0], stream, norm, keep_sum=False)
+
+
 class AbsentGpu:
     """Stands in for the driver of a GPU that is not here."""
 
@@ -188,7 +214,7 @@ def figures(kernel: Any, constants: dict[str, Any], dtype: torch.dtype) -> dict[
         usage = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
     numbers = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
     multiplies = [name for name in ("wgmma", "mma") if f"{name}." in kernel.asm["ptx"]]
-    rows = constants.get("BLOCK_KEYS" if kernel.metadata.name == "key_value_gradient_kernel" else "BLOCK_QUERIES")
+    rows = constants.get(ROWS_OF_PRODUCTS.get(kernel.metadata.name, ""))
     return {
         "dtype": str(dtype).removeprefix("torch."),
         "warps": kernel.metadata.num_warps,
@@ -214,7 +240,7 @@ def compile_all(capability: int) -> Iterator[tuple[str, dict[str, Any]]]:
         return launch
 
     JITFunction.__getitem__ = compile_only
-    for name, case in (*attention_cases(), *other_cases()):
+    for name, case in (*attention_cases(), *other_cases(), *int8_cases()):
         compiled.clear()
         case()
         yield from ((f"{name}: {found.pop('kernel')}", found) for found in compiled)
