@@ -34,6 +34,10 @@ up to eightfold."""
 FP16_NOISE = BF16_NOISE / 8
 """The same in float16, whose roundings are an eighth of those."""
 
+AMP_NOISE = 3 * BF16_NOISE
+"""Relative noise of a training step under autocast: that of the logits goes into the loss, and backwards there are
+twice as many products again."""
+
 INT8_NOISE = 0.08
 """Relative noise of logits in int8: a row's range of some six standard deviations has 255 steps, a weight row's three
 have 127, each rounded evenly (step / sqrt(12)), which is 0.01 a product and 0.035 for some twelve in a row; amplified

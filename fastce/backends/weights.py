@@ -51,7 +51,8 @@ class Linear:
 
     def _product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         weight = self.weight.tensor
-        x = x.to(weight.dtype)
+        if not torch.is_autocast_enabled(x.device.type):  # which casts by itself
+            x = x.to(weight.dtype)
         result = F.linear(x, weight, bias)
         for update in self.weight.updates:  # LoRA's matrices, one after the other, never with each other
             up = update.up if self.weight.rows is None else update.up[self.weight.rows]

@@ -212,11 +212,13 @@ class Parameters(nn.Module):
             self.register_parameter(name.replace(".", "_"), self.by_name[name])
 
 
-def request(parts: Parts, module: Parameters, precision: Precision = "fp32", *, training: bool = False) -> Request:
-    """What a backend is asked to run."""
+def request(
+    parts: Parts, module: Parameters, precision: Precision = "fp32", *, training: bool = False, device: str = "cpu"
+) -> Request:
+    """What a backend is asked to run, by its name."""
     weights = {name: Stored(parameter) for name, parameter in module.by_name.items()}
     network = Network(module, Description(*parts, weights))
-    return Request(network, precision, torch.device("cpu"), training, named=True)
+    return Request(network, precision, torch.device(device), training, named=True)
 
 
 def random_batch(encoder: EncoderSpec, lengths: list[int]) -> PackedBatch:

@@ -12,6 +12,7 @@ from fastce.backends.base import Request, not_understood
 from fastce.backends.cpp.smoothing import smoothed
 from fastce.backends.encoder import OpsEncoder
 from fastce.backends.reference.engine import DTYPES, converted
+from fastce.backends.triton.transfer import halves, to_device
 from fastce.checkpoints.network import Description, Stored
 from fastce.features import FEATURES, features, features_of
 from fastce.packing import PackedBatch
@@ -70,14 +71,23 @@ class TritonEncoder(OpsEncoder):
         self.remarks = remarks
 
     def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
-        """See `Encoder`."""
-        with self._on_device():
-            return super().logits(batch, num_threads)
+        """See `Encoder`. A batch that the device has no memory for is computed in halves."""
+        try:
+            with self._on_device():
+                return super().logits(batch, num_threads)
+        except torch.OutOfMemoryError:
+            if len(batch.spans.lengths) == 1:
+                raise
+        # Behind the handler, where nothing holds on to the tensors of what failed.
+        return torch.cat([self.logits(half, num_threads) for half in halves(batch)])
 
     def training_logits(self, batch: PackedBatch) -> torch.Tensor:
         """See `TrainableEncoder`."""
         with self._on_device():
             return super().training_logits(batch)
+
+    def _to_device(self, batch: PackedBatch) -> PackedBatch:
+        return to_device(batch, self.device)
 
     def _on_device(self) -> AbstractContextManager[object]:
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from kernel_check import DEVICE
 from tiny_models import CONFIGS, PAIRS
-from tolerance import FP16_NOISE, INT8_NOISE, LOGITS, TRAINED_WEIGHTS, close_to, relative_noise
+from tolerance import AMP_NOISE, FP16_NOISE, INT8_NOISE, LOGITS, TRAINED_WEIGHTS, close_to, relative_noise
 from training_runs import SGD, examples
 
 from fastce import CrossEncoder, available_backends
@@ -62,6 +62,18 @@ def test_ten_steps_of_fit(tiny: Tiny) -> None:
     assert moved > 100 * TRAINED_WEIGHTS, "a loop that learns nothing tests nothing"
     for name, weight in expected.items():
         assert (found[name] - weight).abs().max() <= TRAINED_WEIGHTS, name
+
+
+def test_fit_in_half_precision(tiny: Tiny) -> None:
+    """Under autocast products are in half precision and so is what they read; parameters and streams are not."""
+    moves = []
+    for use_amp in (False, True):
+        model = CrossEncoder(tiny("bert", **CONFIGS["bert"].no_dropout), backend="triton", device=DEVICE)
+        before = torch.cat([weight.flatten().cpu() for weight in model.model.state_dict().values()])
+        model.fit([examples(2)], use_amp=use_amp, **SGD)
+        after = torch.cat([weight.flatten().cpu() for weight in model.model.state_dict().values()])
+        moves.append((after - before).double())
+    assert 0.0 < relative_noise(moves[1], moves[0]) <= AMP_NOISE
 
 
 def test_fit_with_dropout(tiny: Tiny) -> None:
