@@ -51,7 +51,7 @@ class Linear:
 
     def _product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         weight = self.weight.tensor
-        if not torch.is_autocast_enabled(x.device.type):  # which casts by itself
+        if not casts_by_itself(x.device):
             x = x.to(weight.dtype)
         result = F.linear(x, weight, bias)
         for update in self.weight.updates:  # LoRA's matrices, one after the other, never with each other
@@ -59,6 +59,11 @@ class Linear:
             inner = F.linear(update.dropout(x), update.down)  # [rows, rank]
             result = torch.addmm(result, inner, up.t(), alpha=update.scaling)
         return result
+
+
+def casts_by_itself(device: torch.device) -> bool:
+    """Whether autocast chooses the dtype of products on a device."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 def plain_linear(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,18 +41,39 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def shuffled_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter runs the programs of a kernel one after the other: in any order the result is the same."""
+def programs_apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The interpreter runs the programs of a kernel one after the other, and sees no races.
+
+    So here they run in another order than their own, and what they write is written down: each place once, by one program.
+    """
     if DEVICE != "cpu":
+        yield
         return
-    set_dim, set_index = interpreter_builder.set_grid_dim, interpreter_builder.set_grid_idx
+    set_dim, set_index, store = (
+        getattr(interpreter_builder, name) for name in ("set_grid_dim", "set_grid_idx", "create_masked_store")
+    )
     order: dict[tuple[int, ...], tuple[int, ...]] = {}
+    written: list[np.ndarray] = []
+
+    def check_last_launch() -> None:
+        places = np.concatenate([np.empty(0, dtype=np.uint64), *written])
+        written.clear()
+        assert len(np.unique(places)) == len(places), "a place in memory was written twice"
 
     def shuffle(*grid: int) -> None:
+        check_last_launch()
         places = [(x, y, z) for x in range(grid[0]) for y in range(grid[1]) for z in range(grid[2])]
         order.clear()
         order.update(zip(places, random.Random(0).sample(places, len(places)), strict=True))
         set_dim(*grid)
 
+    def record(pointers: Any, value: Any, mask: Any, *options: Any) -> Any:
+        inside, places = np.broadcast_arrays(mask.data, pointers.data)
+        written.append(places[inside])
+        return store(pointers, value, mask, *options)
+
     monkeypatch.setattr(interpreter_builder, "set_grid_dim", shuffle)
     monkeypatch.setattr(interpreter_builder, "set_grid_idx", lambda *index: set_index(*order[index]))
+    monkeypatch.setattr(interpreter_builder, "create_masked_store", record)
+    yield
+    check_last_launch()

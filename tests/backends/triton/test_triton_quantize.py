@@ -71,6 +71,10 @@ def test_products(cut: object, beyond: int, activation: object, monkeypatch: pyt
     check_product(rows, columns, depth, activation)
 
 
+def test_a_product_of_several_tiles() -> None:
+    check_product(150, 130, 70, None)
+
+
 def check_product(rows: int, columns: int, depth: int, activation: object) -> None:
     x = quantize(torch.randn(rows, depth, device=DEVICE) + 0.3)
     matrix = {name[1:]: stored.tensor for name, stored in int8_matrix("", torch.randn(columns, depth)).items()}
