@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -210,6 +211,11 @@ class Parameters(nn.Module):
                 value = 0.2 * noise + float(role == "norm" and name.endswith("weight"))
             self.by_name[name] = nn.Parameter(value.to(dtype))
             self.register_parameter(name.replace(".", "_"), self.by_name[name])
+
+
+def device_of(backend: str) -> str:
+    """Where a backend is tested: Triton on a GPU where it is not interpreted, all else on the CPU."""
+    return "cuda" if backend == "triton" and os.environ["TRITON_INTERPRET"] == "0" else "cpu"
 
 
 def request(

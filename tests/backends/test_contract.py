@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import LENGTHS, NETWORKS, Parameters, chosen, random_batch, request
+from networks import LENGTHS, NETWORKS, Parameters, chosen, device_of, random_batch, request
 from tolerance import BF16_NOISE, FP16_NOISE, GRADIENT, INT8_NOISE, LOGITS, close_to, relative_noise
 
 from fastce.backends.base import BACKENDS, load_backend
@@ -42,7 +42,7 @@ def of_backend(backend: str, *, training: bool = False) -> list[str]:
     return [
         name
         for name, parts in NETWORKS.items()
-        if not loaded.unsupported(request(parts, Parameters(*parts), training=training))
+        if not loaded.unsupported(request(parts, Parameters(*parts), training=training, device=device_of(backend)))
     ]
 
 
@@ -91,6 +91,12 @@ def test_logits_of_the_reference_in_float32(name: str) -> None:
     assert close_to(found.double(), expected, LOGITS)
 
 
+def triton_logits(name: str, precision: Precision, batch: PackedBatch) -> torch.Tensor:
+    """Logits of the GPU engine, or of its kernels interpreted."""
+    asked = request(NETWORKS[name], Parameters(*NETWORKS[name]), precision, device=device_of("triton"))
+    return load_backend("triton").build(asked).logits(batch).double().cpu()
+
+
 @pytest.mark.parametrize("isa", LEVELS)
 @pytest.mark.parametrize("name", of_backend("cpp"))
 def test_logits_of_the_engine(name: str, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,17 +114,14 @@ def test_logits_of_the_engine(name: str, isa: str, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("name", of_backend("triton"))
 def test_logits_of_triton_in_float32(name: str) -> None:
     batch, expected = exact_few(name)
-    found = load_backend("triton").build(request(NETWORKS[name], Parameters(*NETWORKS[name]))).logits(batch)
-    assert close_to(found.double(), expected, LOGITS)
+    assert close_to(triton_logits(name, "fp32", batch), expected, LOGITS)
 
 
 @pytest.mark.parametrize("precision", NOISE)
 @pytest.mark.parametrize("name", ["as BERT", "mean", "disentangled", "as ModernBERT", "as Qwen"])
 def test_logits_of_triton_in_lower_precision(name: str, precision: Precision) -> None:
     batch, expected = exact_few(name)
-    module = Parameters(*NETWORKS[name])
-    found = load_backend("triton").build(request(NETWORKS[name], module, precision)).logits(batch)
-    assert 0.0 < relative_noise(found.double(), expected) <= NOISE[precision]
+    assert 0.0 < relative_noise(triton_logits(name, precision, batch), expected) <= NOISE[precision]
 
 
 @pytest.mark.parametrize("isa", LEVELS)
@@ -180,9 +183,9 @@ def test_gradients(name: str, backend: str) -> None:
     expected, reference = double_logits(name, batch, grad=True)
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (expected * weights).sum().backward()
-    module = Parameters(*NETWORKS[name])
-    encoder = load_backend(backend).build_trainable(request(NETWORKS[name], module.eval(), training=True))
-    found = encoder.training_logits(batch)
+    module = Parameters(*NETWORKS[name]).eval().to(device_of(backend))
+    asked = request(NETWORKS[name], module, training=True, device=device_of(backend))
+    found = load_backend(backend).build_trainable(asked).training_logits(batch).cpu()
     assert close_to(found.detach().double(), expected.detach(), LOGITS)
     (found * weights.float()).sum().backward()
     # What cancels in the softmax, such as the bias of the keys, has a gradient of 0 with the rounding noise of others.
@@ -190,6 +193,7 @@ def test_gradients(name: str, backend: str) -> None:
     for key, parameter in reference.by_name.items():
         gradient = module.by_name[key].grad
         assert gradient is not None, key
+        gradient = gradient.cpu()
         largest = parameter.grad.abs().max().clamp(min=floor)
         assert (gradient - parameter.grad).abs().max() <= GRADIENT * largest, key
 

@@ -44,7 +44,7 @@ def one_thread() -> Iterator[None]:
 def programs_apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The interpreter runs the programs of a kernel one after the other, and sees no races.
 
-    So here they run in another order than their own, and what they write is written down: each place once, by one program.
+    So here they run in another order than their own, and what they write is written down: each place once.
     """
     if DEVICE != "cpu":
         yield

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from networks import device_of
 from tolerance import BFLOAT16, FLOAT16, half_precision_bound, training_bound
 
 from fastce.backends.triton.dropout import Dropout
 
-DEVICE = "cpu" if os.environ["TRITON_INTERPRET"] == "1" else "cuda"
+DEVICE = device_of("triton")
 ROUNDING = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT16}
 SEED = 0x123456789ABCDEF
 
