@@ -82,7 +82,7 @@ def biased(x_ptr, bias_ptr, row, column, stride, inside, in_row):
     return x
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def activation_forward_kernel(
     x_ptr,  # [rows, size]
     bias_ptr,  # [size], or None
@@ -108,7 +108,7 @@ def activation_forward_kernel(
     tl.store(output_ptr + row.to(tl.int64) * SIZE + column, y, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def activation_backward_kernel(
     output_gradient_ptr,  # [rows, size]
     x_ptr,  # [rows, size]

@@ -20,7 +20,7 @@ from fastce.spec import Norm, RMSNorm
 # Reference: fastce.backends.reference.ops.add_norm and normalize.
 
 
-@triton.jit(do_not_specialize=["seed"])
+@triton.jit(do_not_specialize=["rows", "seed"])
 def add_norm_forward_kernel(
     x_ptr,  # [rows, size], or None for 0
     bias_ptr,  # [size], or None

@@ -37,7 +37,7 @@ from fastce.steps import kv_heads, score_terms
 # Reference: fastce.backends.reference.ops.attention.
 
 
-@triton.jit(do_not_specialize=["tiles", "total_rows", "total_tokens", "reach", "seed"])
+@triton.jit(do_not_specialize=["tiles", "total_rows", "total_tokens", "reach", "table_rows", "seed"])
 def attention_forward_kernel(
     query_ptr,  # [total_rows, heads, head_dim]
     key_ptr,  # [total_tokens, kv_heads, head_dim]

@@ -1,4 +1,7 @@
-"""What several kernels do to a block of numbers, and how they cut matrices into blocks."""
+"""What several kernels do to a block of numbers, and how they cut matrices into blocks.
+
+Numbers that differ from batch to batch are never specialised on (`do_not_specialize`): a kernel is compiled once a model.
+"""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def keep_factors(seed, probability, row, column, head):
     return tl.where(uniform < probability, 0.0, 1.0 / (1.0 - probability))
 
 
-@triton.jit(do_not_specialize=["seed"])
+@triton.jit(do_not_specialize=["rows", "seed"])
 def dropout_kernel(
     x_ptr,  # [rows, size]
     output_ptr,  # [rows, size]

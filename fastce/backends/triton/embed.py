@@ -27,7 +27,7 @@ def table_rows(ids_ptr, table_ptr, row, column, in_rows, inside, SIZE: tl.conste
     return tl.load(table_ptr + number * SIZE + column, mask=inside, other=0.0).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["seed"])
+@triton.jit(do_not_specialize=["rows", "seed"])
 def embed_kernel(
     first_ids_ptr,  # [rows], int32
     first_table_ptr,  # [rows of the table, size]

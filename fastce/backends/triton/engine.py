@@ -12,6 +12,7 @@ from fastce.backends.base import Request, not_understood
 from fastce.backends.cpp.smoothing import smoothed
 from fastce.backends.encoder import OpsEncoder
 from fastce.backends.reference.engine import DTYPES, converted
+from fastce.backends.triton.graphs import CudaCapture, Graphs
 from fastce.backends.triton.transfer import halves, to_device
 from fastce.checkpoints.network import Description, Stored
 from fastce.features import FEATURES, features, features_of
@@ -45,7 +46,7 @@ STACKED = (("query", "key", "value"), ("gate", "up"))
 
 
 class TritonEncoder(OpsEncoder):
-    """An encoder over Triton kernels, which start on the current device.
+    """An encoder over Triton kernels, which start on the current device; small batches are CUDA graphs in scoring.
 
     Args:
         program: The network.
@@ -69,12 +70,16 @@ class TritonEncoder(OpsEncoder):
         super().__init__(ops, program, stored, device, module)
         self.weights = TritonWeights(stored)
         self.remarks = remarks
+        self.graphs: Graphs | None = None
+        if device.type == "cuda" and module is None and program.head.pooling != "mean":
+            with self._on_device():
+                self.graphs = Graphs(self._logits_there, device, CudaCapture())
 
     def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
         """See `Encoder`. A batch that the device has no memory for is computed in halves."""
         try:
             with self._on_device():
-                return super().logits(batch, num_threads)
+                return self._scored(batch)
         except torch.OutOfMemoryError:
             if len(batch.spans.lengths) == 1:
                 raise
@@ -85,6 +90,13 @@ class TritonEncoder(OpsEncoder):
         """See `TrainableEncoder`."""
         with self._on_device():
             return super().training_logits(batch)
+
+    @torch.inference_mode()
+    def _scored(self, batch: PackedBatch) -> torch.Tensor:
+        return self._logits_there(self._to_device(batch)) if self.graphs is None else self.graphs.logits(batch)
+
+    def _logits_there(self, batch: PackedBatch) -> torch.Tensor:
+        return self._forward(batch).float()
 
     def _to_device(self, batch: PackedBatch) -> PackedBatch:
         return to_device(batch, self.device)

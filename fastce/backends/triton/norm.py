@@ -53,7 +53,7 @@ def normalised(total, in_row, eps, SIZE: tl.constexpr, RMS: tl.constexpr):
     return centred * inverse, mean, inverse
 
 
-@triton.jit(do_not_specialize=["seed", "output_seed"])
+@triton.jit(do_not_specialize=["rows", "seed", "output_seed"])
 def norm_backward_kernel(
     stream_gradient_ptr,  # [rows, size]: of what became the stream, or None
     normed_gradient_ptr,  # [rows, size], or None

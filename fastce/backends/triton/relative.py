@@ -6,7 +6,7 @@ key, the row of their distance.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -73,7 +73,7 @@ def scores_by_distance(
     return scores
 
 
-@lru_cache(maxsize=8)
+@cache  # for good: graphs read what they were made with
 def rows_of_distances(
     relation: RelativeBias | DisentangledAttention, longest: int, device: torch.device
 ) -> tuple[torch.Tensor, int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ BLOCK_ELEMENTS = 1024
 """Elements of one half of a head's rotated part, over the rows of a block."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks"])
 def rotary_kernel(
     x_ptr,  # [rows, heads, head_dim]
     output_ptr,  # [rows, heads, head_dim]
@@ -63,7 +63,7 @@ def rotary_kernel(
             tl.store(target + 2 * PAIRS, tl.load(source + 2 * PAIRS, mask=stays), mask=stays)
 
 
-@lru_cache(maxsize=8)
+@cache  # for good: graphs read what they were made with
 def rotation_tables(rotary: RotaryEmbedding, positions: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines of the angles at each position, both float32 `[positions, pairs]`."""
     cosine, sine = rotation(torch.arange(positions), rotary, torch.float32)

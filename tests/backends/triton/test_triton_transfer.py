@@ -55,15 +55,15 @@ class ShortOfMemory:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int, error: type[Exception] = torch.OutOfMemoryError):
         self.tried: list[int] = []
-        run = TritonEncoder._run
+        run = TritonEncoder._scored
 
-        def limited(encoder: TritonEncoder, batch: PackedBatch, **options: Any) -> torch.Tensor:
+        def limited(encoder: TritonEncoder, batch: PackedBatch) -> torch.Tensor:
             self.tried.append(len(batch.input_ids))
             if self.tried[-1] > most:
                 raise error("injected")
-            return run(encoder, batch, **options)
+            return run(encoder, batch)
 
-        monkeypatch.setattr(TritonEncoder, "_run", limited)
+        monkeypatch.setattr(TritonEncoder, "_scored", limited)
 
 
 def encoder() -> Any:
