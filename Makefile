@@ -52,6 +52,9 @@ gpu-costs: $(STAMP)  ## print what scoring costs on an H100 by kernel, and the t
 test-gpu: $(STAMP)  ## run the tests of the Triton kernels on a GPU
 	TRITON_INTERPRET=0 $(BIN)/python -m pytest tests/backends/triton tests/backends/test_contract.py -k triton
 
+bench-gpu: $(STAMP)  ## measure scoring on a GPU against sentence-transformers; table, JSON and picture in build/gpu
+	TRITON_INTERPRET=0 $(BIN)/python benchmarks/gpu.py build/gpu
+
 # A copy of the package with an instrumented module. Leaks of an exiting interpreter are none of ours. A child inherits the locks of
 # the sanitizer's allocator, held or not: the test that forks does so while all other threads rest.
 test-asan: $(STAMP)  ## run the engine's tests with the address and undefined-behaviour sanitizers

@@ -1,6 +1,6 @@
 """What several kernels do to a block of numbers, and how they cut matrices into blocks.
 
-Numbers that differ from batch to batch are never specialised on (`do_not_specialize`): a kernel is compiled once a model.
+Numbers that differ from batch to batch are not specialised on (`do_not_specialize`): they would cost a compilation.
 """
 
 from __future__ import annotations
