@@ -16,18 +16,28 @@ from fastce.version import __version__
 
 if TYPE_CHECKING:
     from fastce.backends.base import available_backends
+    from fastce.corpus.score import score_corpus
     from fastce.cross_encoder import CrossEncoder
     from fastce.options import ModelOptions
     from fastce.threads import set_num_threads
     from fastce.training.input_example import InputExample
 
-__all__ = ["CrossEncoder", "InputExample", "ModelOptions", "__version__", "available_backends", "set_num_threads"]
+__all__ = [
+    "CrossEncoder",
+    "InputExample",
+    "ModelOptions",
+    "__version__",
+    "available_backends",
+    "score_corpus",
+    "set_num_threads",
+]
 
 _HOMES = {
     "CrossEncoder": "fastce.cross_encoder",
     "ModelOptions": "fastce.options",
     "InputExample": "fastce.training.input_example",
     "available_backends": "fastce.backends.base",
+    "score_corpus": "fastce.corpus.score",
     "set_num_threads": "fastce.threads",
 }
 

@@ -20,11 +20,13 @@ from fastce.checkpoints.network import default_length, head_names
 from fastce.checkpoints.saving import push_checkpoint, save_checkpoint
 from fastce.checkpoints.source import Source, errors_of_files
 from fastce.checks import check_positive, check_precision, check_text
-from fastce.environment import default_device
+from fastce.environment import check_device, default_device
 from fastce.inputs import check_texts, choose_prompt, split_pairs
 from fastce.packing import MAX_BATCH_TOKENS
 from fastce.pipeline import BatchLimits, Pipeline, Window
 from fastce.progress import progress_bar
+from fastce.ranking import best
+from fastce.rescoring import Rescorer
 from fastce.spec import Precision
 from fastce.threads import chosen_num_threads
 from fastce.training.fit_mixin import FitMixin
@@ -146,6 +148,7 @@ class CrossEncoder(FitMixin, Attributes):
         pool: object = None,
         chunk_size: int | None = None,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
+        precision: Precision | None = None,
     ) -> Any:
         """Scores pairs of texts. A score depends on its own pair alone, whatever it is batched with.
 
@@ -164,6 +167,7 @@ class CrossEncoder(FitMixin, Attributes):
             pool: Has no effect: one process uses every core.
             chunk_size: Has no effect, as `pool`.
             max_batch_tokens: Tokens per batch at most; pairs of similar length are batched together, without padding.
+            precision: The arithmetic of this call; None: the model's own.
 
         Returns:
             float32 scores in the order of `inputs`: `[num_pairs]` for one label, else `[num_pairs, num_labels]`. A
@@ -182,7 +186,8 @@ class CrossEncoder(FitMixin, Attributes):
         chosen = self.activation_fn if activation_fn is None else scoring.check_activation(activation_fn)
         total = len(window.first)
         with progress_bar(show_progress_bar, total=total, description="Scoring", unit="pairs") as progress:
-            logits = self.pipeline.logits(window, self.max_length, limits, progress.update)
+            tokenized = self.pipeline.tokenized(window, self.max_length)
+            logits = self.pipeline.compute(tokenized, limits, progress.update, precision and check_precision(precision))
         with torch.inference_mode():
             scores = scoring.scores_from_logits(logits, chosen, apply_softmax)
         return scoring.convert(
@@ -225,8 +230,12 @@ class CrossEncoder(FitMixin, Attributes):
     def _window(self, inputs: Any, prompt_name: str | None, prompt: str | None) -> tuple[Window, bool]:
         """The pairs with their prompt, and whether the input was a single pair."""
         first, second, single = split_pairs(inputs)
+        return Window(first, second, self.prompt_of(prompt_name, prompt)), single
+
+    def prompt_of(self, prompt_name: str | None, prompt: str | None) -> str | None:
+        """The prompt that `predict` takes for these arguments, or None."""
         name = self.default_prompt_name if prompt_name is None else prompt_name
-        return Window(first, second, choose_prompt(self.prompts, prompt, name) or None), single
+        return choose_prompt(self.prompts, prompt, name) or None
 
     @legacy.method_arguments(legacy.RANK_NAMES, legacy.RANK_WITHOUT_EFFECT)
     def rank(
@@ -244,6 +253,8 @@ class CrossEncoder(FitMixin, Attributes):
         pool: object = None,
         chunk_size: int | None = None,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
+        precision: Precision | None = None,
+        rescore: Precision | None = None,
     ) -> list[dict[str, Any]]:
         """Ranks documents by their score with a query.
 
@@ -261,6 +272,11 @@ class CrossEncoder(FitMixin, Attributes):
             pool: As for `predict`.
             chunk_size: As for `predict`.
             max_batch_tokens: As for `predict`.
+            precision: As for `predict`.
+            rescore: A precision, such as `"fp32"` behind `precision="int8"`: documents that may be among the best
+                `top_k` are scored again in it, so that these and their scores are its. Which ones may is told by the
+                errors of the fast scores, measured as it goes; `fastce.rescoring` logs the bound, and how many were
+                scored again, at INFO.
 
         Returns:
             Dictionaries with `corpus_id` (position in `documents`), `score` and, if asked for, `text`; best first,
@@ -276,22 +292,39 @@ class CrossEncoder(FitMixin, Attributes):
             raise ValueError(f"top_k: expected None or a number from 0 up, got {top_k}")
         check_text(query, "query")
         texts = check_texts(documents, "documents")
-        scores: list[float] = self.predict(
-            [(query, text) for text in texts],
-            prompt_name=prompt_name,
-            prompt=prompt,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            activation_fn=activation_fn,
-            convert_to_tensor=True,
-            device=device,
-            pool=pool,
-            chunk_size=chunk_size,
-            max_batch_tokens=max_batch_tokens,
-        ).tolist()
-        order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[:top_k]
-        extra = {index: {"text": texts[index]} for index in order} if return_documents else {}
-        return [{"corpus_id": index, "score": scores[index]} | extra.get(index, {}) for index in order]
+        if rescore is not None and top_k is None:
+            raise ValueError("rescore: needs top_k; without it all scores would be those of the slower precision")
+        if rescore is None:
+            scores = self.predict(
+                [(query, text) for text in texts],
+                prompt_name=prompt_name,
+                prompt=prompt,
+                batch_size=batch_size,
+                show_progress_bar=show_progress_bar,
+                activation_fn=activation_fn,
+                device=device,
+                pool=pool,
+                chunk_size=chunk_size,
+                max_batch_tokens=max_batch_tokens,
+                precision=precision,
+            )
+            order = best(scores, np.zeros(len(scores)), top_k)
+            scores = scores[order]
+        else:
+            if device is not None:
+                self.to(device)
+            chosen = self.activation_fn if activation_fn is None else scoring.check_activation(activation_fn)
+            rescorer = Rescorer(
+                self.pipeline, check_precision(rescore), chosen, precision and check_precision(precision)
+            )
+            window, _ = self._window([(query, text) for text in texts], prompt_name, prompt)
+            limits = BatchLimits.checked(batch_size, max_batch_tokens)
+            with progress_bar(show_progress_bar, total=len(texts), description="Scoring", unit="pairs") as progress:
+                tokenized = self.pipeline.tokenized(window, self.max_length)
+                groups = np.zeros(len(texts), dtype=np.int64)
+                order, scores, _ = rescorer.top(tokenized, groups, int(top_k or 0), limits, progress.update)
+        ranking = [{"corpus_id": at, "score": score} for at, score in zip(order.tolist(), scores.tolist(), strict=True)]
+        return [entry | {"text": texts[entry["corpus_id"]]} for entry in ranking] if return_documents else ranking
 
     @legacy.method_arguments({}, legacy.SAVE_WITHOUT_EFFECT)
     def save(self, path: str | Path, *, safe_serialization: bool = True) -> None:
@@ -343,7 +376,7 @@ class CrossEncoder(FitMixin, Attributes):
 
     def to(self, device: str | torch.device) -> CrossEncoder:
         """Moves the model to a device, and returns it."""
-        self.pipeline.checkpoint.to(torch.device(device))
+        self.pipeline.checkpoint.to(check_device(device))
         return self
 
     @property

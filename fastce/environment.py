@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 
@@ -13,6 +14,24 @@ def default_device() -> torch.device:
         rank = os.environ.get("LOCAL_RANK")  # of a process that shares a run with others on this machine
         return torch.device("cuda" if rank is None else f"cuda:{rank}")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def check_device(device: Any) -> torch.device:
+    """A device that somebody named.
+
+    Raises:
+        ValueError: There is none of that name here.
+    """
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device: {device!r} is none ({str(error).splitlines()[0]})") from error
+    if found.type == "cuda":
+        count = torch.cuda.device_count()
+        if (found.index or 0) >= count:
+            there = f"there are {count}" if torch.backends.cuda.is_built() else "this PyTorch has no CUDA"
+            raise ValueError(f"device: no {str(found)!r} here, {there}")
+    return found
 
 
 def cpp_facts() -> dict[str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from threading import Thread
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
 
 from fastce.backends.base import Request, check_backend
@@ -17,9 +18,29 @@ from fastce.packing import MAX_BATCH_TOKENS, order_by_length, ordered_batches, p
 from fastce.prefixes import PREFIX_MEMORY, order_by_beginning, share_prefixes
 from fastce.spec import Precision
 from fastce.threads import chosen_num_threads
-from fastce.tokenization import TokenizedPairs
+from fastce.tokenization import PairTokenizer, TokenizedPairs
 
 T = TypeVar("T")
+
+
+class Tokenized(NamedTuple):
+    """A window's distinct pairs, and which of them each pair is."""
+
+    pairs: TokenizedPairs
+    distinct: np.ndarray
+
+    def chosen(self, numbers: np.ndarray) -> Tokenized:
+        """Some of the window's pairs, which are then all there are, `[num_chosen]`."""
+        distinct, among = np.unique(self.distinct[numbers], return_inverse=True)
+        return Tokenized(self.pairs.chosen(distinct), among)
+
+
+class Pairs(Protocol):
+    """Pairs that can be tokenised: a window of texts, or numbers of texts in a store."""
+
+    def tokenized(self, tokenizer: PairTokenizer, max_length: int) -> Tokenized:
+        """Tokenises the pairs, each distinct one once, truncated to `max_length`."""
+        ...
 
 
 class Window(NamedTuple):
@@ -34,6 +55,13 @@ class Window(NamedTuple):
     first: Sequence[str]
     second: Sequence[str]
     prompt: str | None = None
+
+    def tokenized(self, tokenizer: PairTokenizer, max_length: int) -> Tokenized:
+        """See `Pairs`."""
+        number: dict[tuple[str, str], int] = {}
+        distinct = [number.setdefault(pair, len(number)) for pair in zip(self.first, self.second, strict=True)]
+        first, second = ([pair[at] for pair in number] for at in (0, 1))
+        return Tokenized(tokenizer(first, second, max_length, self.prompt), np.array(distinct, dtype=np.int64))
 
 
 class BatchLimits(NamedTuple):
@@ -59,13 +87,6 @@ class BatchLimits(NamedTuple):
         return cls(most, check_positive(max_batch_tokens, "max_batch_tokens"))
 
 
-class Tokenized(NamedTuple):
-    """A window's distinct pairs, and which of them each pair is."""
-
-    pairs: TokenizedPairs
-    distinct: list[int]
-
-
 class Pipeline:
     """Computes logits of pairs with one model. Safe to share between threads.
 
@@ -84,9 +105,14 @@ class Pipeline:
         self._encoders = EncoderCache()
         self._pair_tokenizer = checkpoint.pair_tokenizer()
 
-    def built_encoder(self, *, training: bool = False) -> Built:
-        """The encoder that scores, or the one that trains; made again where the weights have changed since."""
-        precision: Precision = "fp32" if training else self.precision
+    def built_encoder(self, *, training: bool = False, precision: Precision | None = None) -> Built:
+        """The encoder that scores, or the one that trains; made again where the weights have changed since.
+
+        Args:
+            training: Whether for training, which is in fp32.
+            precision: Of scoring; None: the pipeline's own.
+        """
+        precision = "fp32" if training else precision or self.precision
         return self._encoders.get(self.checkpoint, self.backend, precision, training=training)
 
     @property
@@ -106,55 +132,59 @@ class Pipeline:
         """What its backend is asked to run."""
         return Request(self.checkpoint.network(with_module=False), self.precision, self.checkpoint.device)
 
+    @property
+    def pair_tokenizer(self) -> PairTokenizer:
+        """What tokenises the model's pairs, with the model's tokenizer as it is now."""
+        self._pair_tokenizer.tokenizer = self.checkpoint.tokenizer
+        return self._pair_tokenizer
+
     def tokenize(self, window: Window, max_length: int) -> TokenizedPairs:
         """Tokenises pairs of texts, truncated to `max_length`."""
-        self._pair_tokenizer.tokenizer = self.checkpoint.tokenizer
-        return self._pair_tokenizer(window.first, window.second, max_length, window.prompt)
+        return self.pair_tokenizer(window.first, window.second, max_length, window.prompt)
 
-    def logits(
-        self, window: Window, max_length: int, limits: BatchLimits, advance: Callable[[int], object]
-    ) -> torch.Tensor:
-        """The logits of a single window; see `stream`."""
-        return self._compute(self._tokenize_window(window, max_length), limits, advance)
+    def tokenized(self, pairs: Pairs, max_length: int) -> Tokenized:
+        """Tokenises pairs, each distinct one once, truncated to `max_length`."""
+        return pairs.tokenized(self.pair_tokenizer, max_length)
 
     def stream(
-        self, windows: Iterable[Window], max_length: int, limits: BatchLimits, advance: Callable[[int], object]
+        self, windows: Iterable[Pairs], max_length: int, limits: BatchLimits, advance: Callable[[int], object]
     ) -> Iterator[torch.Tensor]:
         """Computes the logits of windows of pairs, each while the next one is read and tokenised.
-
-        A window's pairs are batched in order of length, and each distinct pair is computed once, so that equal pairs of
-        a window have equal scores on every backend.
 
         Args:
             windows: The pairs. What taking the next window raises is raised when this one's logits have been given.
             max_length: Tokens of a pair at most.
-            limits: What a batch may hold.
-            advance: Told of every batch how many distinct pairs it had, and of the pairs that needed no computing.
+            limits: See `compute`.
+            advance: See `compute`.
 
         Yields:
-            For each window float32 `[num_pairs, num_labels]` on the model's device, in the order of its pairs.
+            For each window what `compute` returns.
         """
-        remaining = iter(windows)
+        for tokenized in one_ahead(self.tokenized(window, max_length) for window in windows):
+            yield self.compute(tokenized, limits, advance)
 
-        def following() -> Tokenized | None:
-            window = next(remaining, None)
-            return None if window is None else self._tokenize_window(window, max_length)
+    def compute(
+        self,
+        tokenized: Tokenized,
+        limits: BatchLimits,
+        advance: Callable[[int], object] = lambda _: None,
+        precision: Precision | None = None,
+    ) -> torch.Tensor:
+        """Computes the logits of pairs, in batches of similar length.
 
-        tokenized = following()
-        while tokenized is not None:
-            ahead = in_background(following)
-            yield self._compute(tokenized, limits, advance)
-            tokenized = ahead.result()
+        Each distinct pair is computed once, so that equal pairs have equal scores on every backend.
 
-    def _tokenize_window(self, window: Window, max_length: int) -> Tokenized:
-        number: dict[tuple[str, str], int] = {}
-        distinct = [number.setdefault(pair, len(number)) for pair in zip(window.first, window.second, strict=True)]
-        texts = Window([pair[0] for pair in number], [pair[1] for pair in number], window.prompt)
-        return Tokenized(self.tokenize(texts, max_length), distinct)
+        Args:
+            tokenized: The pairs.
+            limits: What a batch may hold.
+            advance: Told of every batch how many distinct pairs it had, and of the pairs that needed no computing.
+            precision: The arithmetic; None: the pipeline's own.
 
-    def _compute(self, tokenized: Tokenized, limits: BatchLimits, advance: Callable[[int], object]) -> torch.Tensor:
+        Returns:
+            float32 `[num_pairs, num_labels]` on the model's device, in the order of the pairs.
+        """
         pairs, distinct = tokenized
-        built = self.built_encoder()
+        built = self.built_encoder(precision=precision)
         logits = torch.empty(
             len(pairs), self.checkpoint.config.num_labels, dtype=torch.float32, device=self.checkpoint.device
         )
@@ -169,6 +199,15 @@ class Pipeline:
             advance(len(indices))
         advance(len(distinct) - len(pairs))
         return logits[distinct]
+
+
+def one_ahead(values: Iterator[T]) -> Iterator[T]:
+    """Gives values, each while the next one is made in the background; what making it raises comes in its place."""
+    waiting: Future[T | None] = Future()
+    waiting.set_result(next(values, None))
+    while (value := waiting.result()) is not None:
+        waiting = in_background(lambda: next(values, None))
+        yield value
 
 
 def in_background(function: Callable[[], T]) -> Future[T]:

@@ -27,6 +27,8 @@ class TemplateTokenizer(PairTokenizer):
         remembers: Whether to keep the ids of every rendered pair.
     """
 
+    joins_texts = False
+
     def __init__(self, tokenizer: Any, message_format: str, *, remembers: bool = False):
         super().__init__(tokenizer, remembers=remembers)
         self.message_format = message_format
@@ -53,7 +55,8 @@ class TemplateTokenizer(PairTokenizer):
         room = max_length - len(end)
         if room < 1:
             raise ValueError(f"max_length: {max_length} leaves no room beside {len(end)} tokens of the template's end")
-        ids, sizes = self._tokenize(snapshot, self._rendered(zip(first, second, strict=True), prompt))
+        rendered = self._tokenize(snapshot, self._rendered(zip(first, second, strict=True), prompt))
+        ids, sizes = rendered.token_ids, rendered.sizes
         starts = np.cumsum(sizes) - sizes
         is_long = sizes > max_length
         return TokenizedPairs(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from types import NoneType
 from typing import Any, NamedTuple
 
+import tokenizers
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 
@@ -59,6 +61,11 @@ def model_state(model: Any) -> object:
     return type(model), options, tuple(model.id_to_token(number) for number in (0, 1, 10, 100, 1000, 10_000))
 
 
+def digest_of(*facts: object) -> str:
+    """A digest of what facts show of themselves, in hexadecimal digits."""
+    return hashlib.blake2b("\0".join(map(str, facts)).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
 class FastTokenizer:
     """A tokenizer of the tokenizers library with the parts of another, but without truncation and padding."""
 
@@ -94,6 +101,10 @@ class FastTokenizer:
             tokenizer.split_special_tokens,
             tuple(tokenizer.model_input_names),
         )
+
+    def digest(self) -> str:
+        """Differs where a tokenizer would give other ids."""
+        return digest_of(tokenizers.__version__, self.own.to_str(), self.own.encode_special_tokens)
 
     def probes(self) -> Iterator[str]:
         """Texts that may have tokens: an alphabet need not be that of words."""
@@ -133,6 +144,10 @@ class PythonTokenizer:
             if isinstance(value, (str, int, float, NoneType))
         ]
         return options, len(tokenizer), repr(tokenizer.added_tokens_decoder), template(PythonTokenizer(tokenizer))
+
+    def digest(self) -> str:
+        """Differs where a tokenizer would give other ids; see `FastTokenizer.digest`."""
+        return digest_of(self.state(self.tokenizer), sorted(self.tokenizer.get_vocab().items()))
 
     def probes(self) -> Iterator[str]:
         """Texts that may have tokens."""

@@ -44,6 +44,10 @@ class TokenizedPairs:
         lengths: np.ndarray = self.sizes.sum(axis=1)
         return lengths
 
+    def chosen(self, indices: np.ndarray) -> TokenizedPairs:
+        """Some of the pairs, in the order given."""
+        return replace(self, starts=self.starts[indices], sizes=self.sizes[indices])
+
     def assemble(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lays the chosen pairs end to end.
 
@@ -69,6 +73,19 @@ class TokenizedPairs:
             if not drops.any():
                 return replace(self, sizes=sizes)
             sizes[pairs[drops], last[drops]] -= 1
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """Texts as token ids, end to end, without special tokens.
+
+    Attributes:
+        token_ids: int32 `[tokens of all texts]`.
+        sizes: Tokens of each text, int64 `[num_texts]`.
+    """
+
+    token_ids: np.ndarray
+    sizes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -108,7 +125,10 @@ class PairTokenizer:
 
     Attributes:
         tokenizer: The tokenizer. What is changed about it, and another in its place, counts from the next call on.
+        joins_texts: Whether a pair's tokens are those of its texts by themselves, so that `pairs_of` can make it.
     """
+
+    joins_texts = True
 
     def __init__(self, tokenizer: Any, *, remembers: bool = False, trailing_id: int | None = None):
         self.tokenizer = tokenizer
@@ -154,16 +174,38 @@ class PairTokenizer:
         if prompt:
             first = [prompt + text for text in first]
         snapshot = self._snapshot()
+        number: dict[str, int] = {}
+        pair_texts = np.array(
+            [[number.setdefault(text, len(number)) for text in texts] for texts in (first, second)], dtype=np.int64
+        )  # [2, num_pairs]
+        return self._pairs(snapshot, self._tokenize(snapshot, number), pair_texts, max_length)
+
+    def encode(self, texts: Sequence[str]) -> EncodedTexts:
+        """Tokenises texts by themselves, for `pairs_of`."""
+        return encode(self._snapshot().encoder, texts)
+
+    def pairs_of(self, texts: EncodedTexts, pair_texts: np.ndarray, max_length: int) -> TokenizedPairs:
+        """Makes pairs of texts that were tokenised before, equal to what a call with the texts would give.
+
+        Args:
+            texts: The texts, the first ones behind their prompt.
+            pair_texts: The numbers of each pair's first and second text, int64 `[2, num_pairs]`.
+            max_length: Tokens of a pair at most.
+
+        Raises:
+            ValueError: `max_length` leaves no room beside the special tokens.
+        """
+        return self._pairs(self._snapshot(), texts, pair_texts, max_length)
+
+    def _pairs(
+        self, snapshot: Snapshot, texts: EncodedTexts, pair_texts: np.ndarray, max_length: int
+    ) -> TokenizedPairs:
         room = max_length - snapshot.num_special_tokens
         if room < 1:
             raise ValueError(
                 f"max_length: {max_length} leaves no room beside {snapshot.num_special_tokens} special tokens"
             )
-        number: dict[str, int] = {}
-        pair_texts = np.array(
-            [[number.setdefault(text, len(number)) for text in texts] for texts in (first, second)], dtype=np.int64
-        )  # [2, num_pairs]
-        token_ids, text_sizes = self._tokenize(snapshot, number)
+        token_ids, text_sizes = texts.token_ids, texts.sizes
         text_starts = np.cumsum(text_sizes) - text_sizes
 
         full = text_sizes[pair_texts]
@@ -172,7 +214,7 @@ class PairTokenizer:
         if snapshot.tokenizer.truncation_side == "left":
             begin = begin + full - kept
 
-        starts = np.empty((len(first), len(snapshot.pieces)), dtype=np.int64)
+        starts = np.empty((pair_texts.shape[1], len(snapshot.pieces)), dtype=np.int64)
         sizes = np.empty_like(starts)
         special_start = len(token_ids)
         for column, piece in enumerate(snapshot.pieces):
@@ -194,6 +236,10 @@ class PairTokenizer:
         )
         return pairs if self.trailing_id is None else pairs.without_trailing(self.trailing_id)
 
+    def digest(self) -> str:
+        """Differs where the tokenizer would give other ids for single texts."""
+        return self._snapshot().encoder.digest()
+
     def remember(self, texts: Iterable[str]) -> None:
         """Tokenises those texts that are new. May run in another thread than the calls."""
         assert self.remembers
@@ -201,23 +247,23 @@ class PairTokenizer:
 
     def size_of(self, text: str) -> int:
         """Tokens of a text."""
-        return int(self._tokenize(self._snapshot(), [text])[1][0])
+        return int(self._tokenize(self._snapshot(), [text]).sizes[0])
 
     def _remember(self, snapshot: Snapshot, texts: Iterable[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text not in snapshot.memory]
-        ids, sizes = encode(snapshot.encoder, new)
-        snapshot.memory.update(zip(new, np.split(ids, np.cumsum(sizes)[:-1]), strict=True) if new else ())
+        found = encode(snapshot.encoder, new)
+        parts = np.split(found.token_ids, np.cumsum(found.sizes)[:-1])
+        snapshot.memory.update(zip(new, parts, strict=True) if new else ())
 
-    def _tokenize(self, snapshot: Snapshot, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    def _tokenize(self, snapshot: Snapshot, texts: Iterable[str]) -> EncodedTexts:
         """As `encode`, from memory where there is one."""
         if not self.remembers:
             return encode(snapshot.encoder, texts)
         known = list(texts)
         self._remember(snapshot, known)
         ids = [snapshot.memory[text] for text in known]
-        return np.concatenate(ids or [np.empty(0, dtype=np.int32)]), np.array(
-            [len(part) for part in ids], dtype=np.int64
-        )
+        sizes = np.array([len(part) for part in ids], dtype=np.int64)
+        return EncodedTexts(np.concatenate(ids or [np.empty(0, dtype=np.int32)]), sizes)
 
 
 def stand_in(tokenizer: Any) -> int:
@@ -228,8 +274,8 @@ def stand_in(tokenizer: Any) -> int:
     return 0
 
 
-def encode(encoder: FastTokenizer | PythonTokenizer, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns all texts' ids end to end, int32, and the number of each text's ids, int64."""
+def encode(encoder: FastTokenizer | PythonTokenizer, texts: Iterable[str]) -> EncodedTexts:
+    """Tokenises texts, some thousand at a time."""
     ids: list[np.ndarray] = []
     sizes: list[int] = []
     waiting = [well_formed(text) for text in texts]
@@ -237,7 +283,7 @@ def encode(encoder: FastTokenizer | PythonTokenizer, texts: Iterable[str]) -> tu
         encoded = encoder.encode(waiting[start : start + TEXTS_PER_CALL])
         sizes += map(len, encoded)
         ids.append(np.fromiter(chain.from_iterable(encoded), dtype=np.int32))
-    return np.concatenate(ids or [np.empty(0, dtype=np.int32)]), np.array(sizes, dtype=np.int64)
+    return EncodedTexts(np.concatenate(ids or [np.empty(0, dtype=np.int32)]), np.array(sizes, dtype=np.int64))
 
 
 def well_formed(text: str) -> str:

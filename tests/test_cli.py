@@ -87,7 +87,7 @@ def test_score_with_several_labels(tiny: Tiny) -> None:
 
 
 def test_what_was_scored_before_a_bad_line_is_kept(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastce.streaming.PAIRS_PER_PIECE", 2)
+    monkeypatch.setattr("fastce.corpus.score.WINDOW", 2)
     source, target = tmp_path / "pairs.jsonl", tmp_path / "scores.jsonl"
     source.write_text('["a", "b"]\n["a", "c"]\n["a"]\n["a", "d"]\n')
     result = invoke("score", "--model", tiny("bert"), "--in", source, "--out", target)
@@ -114,7 +114,7 @@ def test_bad_lines_are_named(tiny: Tiny, line: str, message: str) -> None:
 def test_bad_arguments(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "pairs.xlsx").write_text("")
     for arguments, message in (
-        (("--in", tmp_path / "none.jsonl"), "--in: no file"),
+        (("--in", tmp_path / "none.jsonl"), "fastce: no file"),
         (("--in", tmp_path / "pairs.xlsx"), "expected a file ending in .jsonl, .ndjson, .csv, .tsv"),
         (("--in", "-", "--precision", "fp64"), "--precision: expected one of fp32, bf16, fp16, int8, got 'fp64'"),
         (("--in", "-", "--backend", "tvm"), "backend: expected 'auto' or one of"),
@@ -227,7 +227,7 @@ def test_documents_have_an_encoding(tiny: Tiny, tmp_path: Path) -> None:
 def test_a_folder_is_no_file_of_pairs(tiny: Tiny, tmp_path: Path) -> None:
     result = invoke("score", "--model", tiny("bert"), "--in", tmp_path)
     assert result.exit_code == 1
-    assert "--in: no file" in result.stderr
+    assert "no file in it ends in .jsonl, .ndjson, .csv, .tsv" in result.stderr
 
 
 @pytest.mark.parametrize(("name", "status"), [("bfloat16", 0), ("BF16", 0), ("float8", 1)])
@@ -300,7 +300,7 @@ def test_an_interrupt_while_a_model_is_loaded(tiny: Tiny, monkeypatch: pytest.Mo
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastce.cli.load", interrupted)
+    monkeypatch.setattr("fastce.corpus.score.load", interrupted)
     result = invoke("score", "--model", tiny("bert"), "--in", "-", stdin="")
     assert (result.exit_code, result.stderr) == (130, "fastce: interrupted\n")
 

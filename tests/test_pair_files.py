@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastce.pair_files import is_quoted, read_pairs
+from fastce.corpus.readers.tables import is_quoted
+from fastce.pair_files import read_pairs
 
 Pairs = list[tuple[str, str]]
 

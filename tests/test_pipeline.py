@@ -56,13 +56,13 @@ def test_the_next_window_is_read_while_this_one_is_computed(tiny: Tiny) -> None:
         read.set()
         yield from windows(4)
 
-    logits = model.pipeline._compute
+    logits = model.pipeline.compute
 
     def compute(*arguments: Any) -> Any:
         assert read.wait(10), "nobody reads ahead"
         return logits(*arguments)
 
-    model.pipeline._compute = compute  # type: ignore[method-assign]
+    model.pipeline.compute = compute  # type: ignore[method-assign]
     assert [len(found) for found in stream(model, source())] == [3, 4]
 
 

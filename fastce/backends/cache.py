@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fastce.backends.base import SLOWEST, Choice, Encoder, Request, choose
 from fastce.checkpoints.checkpoint import Checkpoint
 from fastce.spec import AbsolutePositions, Precision
+
+if TYPE_CHECKING:
+    from fastce.rescoring import Errors
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +25,13 @@ class Built:
         choice: The backend that it runs on, and those that were passed over.
         encoder: The encoder.
         positions: How it counts positions; None from 0 on.
+        errors: What was measured of its logits against those of other precisions.
     """
 
     choice: Choice
     encoder: Encoder
     positions: AbsolutePositions | None
+    errors: dict[Precision, Errors] = field(default_factory=dict)
 
     @property
     def backend(self) -> str:
@@ -34,11 +40,11 @@ class Built:
 
 
 class EncoderCache:
-    """The encoders of one model, one for scoring and one for training. Safe to share between threads."""
+    """The encoders of one model, one for each precision and one for training. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._built: dict[bool, tuple[object, Built]] = {}
+        self._built: dict[tuple[Precision, bool], tuple[object, Built]] = {}
         self._warned = False
 
     def get(self, checkpoint: Checkpoint, backend: str, precision: Precision, *, training: bool) -> Built:
@@ -48,11 +54,15 @@ class EncoderCache:
             ValueError: No backend can run the model so; the message holds every reason.
         """
         with self._lock:
-            kept, built = self._built.get(training, (None, None))
-            if built is None or kept != (backend, precision, checkpoint.state()):
-                self._built.pop(training, None)  # the old weights go before the new ones come
+            key, state = (precision, training), (backend, checkpoint.state())
+            kept, built = self._built.get(key, (None, None))
+            if built is None or kept != state:
+                # The old weights go before the new ones come.
+                self._built = {
+                    other: found for other, found in self._built.items() if other != key and found[0] == state
+                }
                 built = self._build(checkpoint, backend, precision, training)
-                self._built[training] = ((backend, precision, checkpoint.state()), built)
+                self._built[key] = ((backend, checkpoint.state()), built)
             return built
 
     def _build(self, checkpoint: Checkpoint, backend: str, precision: Precision, training: bool) -> Built:

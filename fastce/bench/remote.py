@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from fastce.bench.systems.base import Pair, Task
+from fastce.subprocesses import environment
 
 MESSAGE_LENGTH = 300
 
@@ -75,15 +75,3 @@ class RemoteWorker:
         """Hangs up, on which the process ends."""
         self.connection.close()
         self.process.wait()
-
-
-def environment(threads: int) -> dict[str, str]:
-    """Variables of a worker: as many threads as it may use, which sleep soon after they have nothing to do."""
-    without = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}  # the default spins for some milliseconds, "active" for ever
-    return {name: value for name, value in os.environ.items() if name not in without} | {
-        "FASTCE_NUM_THREADS": str(threads),
-        "OMP_NUM_THREADS": str(threads),
-        "RAYON_NUM_THREADS": str(threads),
-        "TOKENIZERS_PARALLELISM": "true",
-        "KMP_BLOCKTIME": "0",
-    }

@@ -10,7 +10,6 @@ import torch
 
 from fastce import legacy
 from fastce.scoring import ActivationFn
-from fastce.training.fit import fit
 from fastce.training.model import TrainableModel
 from fastce.training.options import FitOptions
 
@@ -98,4 +97,7 @@ class FitMixin:
             OSError: `output_path` or `checkpoint_path` can't be written; found before training.
             KeyboardInterrupt: Somebody stopped the run; the message says what is kept and how to go on.
         """
-        fit(self, train_dataloader, FitOptions.from_arguments(locals()))
+        options = FitOptions.from_arguments(locals())
+        from fastce.training.fit import fit  # seconds, where much is installed, that scoring need not wait for
+
+        fit(self, train_dataloader, options)

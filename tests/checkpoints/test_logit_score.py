@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
+from language_models import TEMPLATE, save_language_model
 from safetensors.torch import load_file, save_file
 from tiny_models import PAIRS
 from tolerance import GRADIENT, LOGITS, close_to
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fastce import CrossEncoder, InputExample
 from fastce.backends.base import Request, load_backend
@@ -25,56 +25,10 @@ from fastce.checkpoints.network import network_of
 from fastce.packing import pack
 from fastce.templates import TemplateTokenizer
 
-VOCABULARY = SHARED / "tokenizers" / "qwen3"
-
-TEMPLATE = """\
-{%- set found = namespace(task="Find passages that answer the query.") -%}
-{%- for message in messages if message.role == "system" -%}{%- set found.task = message.content -%}{%- endfor -%}
-<|im_start|>system
-Does the Document meet the Query and the Instruct? Answer "yes" or "no".<|im_end|>
-<|im_start|>user
-<Instruct>: {{ found.task }}
-{% for message in messages if message.role == "query" %}<Query>: {{ message.content }}
-{% endfor %}{% for message in messages if message.role == "document" -%}
-<Document>: {{ message.content }}{% endfor %}<|im_end|>
-<|im_start|>assistant
-<think>
-
-</think>
-
-"""
 STRUCTURED = TEMPLATE.replace("message.content }}", "message.content[0].text }}").replace(
     "= message.content -%}", "= message.content[0].text -%}"
 )
 LONG = ("How long does it take? " * 9, "Bread needs flour, water, salt and a little patience. " * 30)
-
-
-def save_language_model(folder: Path, *, kind: str = "qwen3", template: str | None = TEMPLATE, **changes: Any) -> str:
-    """A tiny language model with random weights and the real vocabulary."""
-    if not VOCABULARY.exists():
-        pytest.skip(f"needs the vocabulary in {VOCABULARY}")
-    tokenizer: Any = AutoTokenizer.from_pretrained(VOCABULARY)
-    tokenizer.chat_template = template
-    sizes = {
-        "vocab_size": 151700,
-        "hidden_size": 24,
-        "intermediate_size": 36,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 10,
-        "max_position_embeddings": 300,
-        "pad_token_id": tokenizer.pad_token_id,
-        "tie_word_embeddings": kind == "qwen3",
-    }
-    torch.manual_seed(3)
-    module: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(sizes | changes)))
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.normal_(float("norm" in name), 0.3 if parameter.ndim == 2 else 0.1)
-    module.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,5 @@
+"""`python -m fastce.cli` is the command line."""
+
+from fastce.cli import main
+
+main()

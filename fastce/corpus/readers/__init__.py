@@ -1,0 +1,1 @@
+"""Files of records, a module for each kind of file."""

@@ -1,0 +1,119 @@
+"""Runs a job into a single file, or to standard output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fastce.corpus.interrupts import interrupts_explained
+from fastce.corpus.manifest import write_whole
+from fastce.corpus.output import ranking, with_scores
+from fastce.corpus.plan import Plan, Rows
+from fastce.corpus.scorer import Scored, Scorer, Task
+from fastce.corpus.statistics import Progress, Statistics
+from fastce.corpus.windows import RowWindow, Windows
+from fastce.corpus.writers import FORMATS, Format
+from fastce.pipeline import Window
+
+STANDARD_OUTPUT = "-"
+
+WINDOW = 4096
+"""Rows read, scored and written at once: enough for batches of equal length, and soon there where somebody waits."""
+
+
+def run_into_file(plan: Plan, scorer: Scorer, target: str, name: str, show_progress: bool | None) -> Statistics:
+    """Scores all rows; a bad one is an error.
+
+    Args:
+        plan: What is scored.
+        scorer: What scores.
+        target: A file, or `"-"` for standard output. JSON lines and CSV are written as scoring goes.
+        name: Its format.
+        show_progress: Whether to show a bar.
+
+    Raises:
+        ValueError: A row can't be scored.
+        OSError: A file can't be read or written.
+        Interrupted: On a keyboard interrupt.
+    """
+    check_target(plan, target)
+    output = FORMATS[name]
+    with Progress(show_progress, plan.source.count) as progress:
+        items = items_of(plan)
+        first = next(items, None)  # a source that can't be read leaves the target as it was
+        tables = tables_of(plan, scorer, chain([] if first is None else [first], items), progress, output)
+        if plan.is_ranked:
+            tables = iter([ranking(tables, plan.scoring.top_k)])
+        columns = (table.drop_columns(["row"]) for table in tables)
+        if output.IS_WHOLE_ONLY and target != STANDARD_OUTPUT:
+            write_whole(Path(target), lambda file: write_on(file, output, columns))
+        else:
+            name = "standard output" if target == STANDARD_OUTPUT else target
+
+            def kept() -> str:
+                return (
+                    f"{name} has the scores of the first {progress.statistics.rows_read} pairs of {plan.source.name}, "
+                    "the pairs behind them can be scored into another file"
+                )
+
+            with interrupts_explained(kept), open_target(target) as stream:
+                write_on(stream, output, columns)
+    return progress.statistics
+
+
+def open_target(target: str) -> Any:
+    """Opens a file, or standard output, which is left open."""
+    return nullcontext(sys.stdout.buffer) if target == STANDARD_OUTPUT else open(target, "wb")
+
+
+def check_target(plan: Plan, target: str) -> None:
+    """Raises ValueError where the target is one of the files that are read."""
+    there = Path(target)
+    for file in plan.source.files:
+        if target != STANDARD_OUTPUT and there.exists() and Path(file.path).exists() and there.samefile(file.path):
+            raise ValueError(f"{target}: it would be written over while it is read")
+
+
+def items_of(plan: Plan) -> Iterator[tuple[Rows, Task]]:
+    """Windows as things to score."""
+    for window in Windows(plan.source, plan.window, 0, lambda _: True):
+        good, pairs = plan.resolved(window)
+        if good.bad:
+            raise ValueError(good.bad[0].reason)
+        yield plan.item(good, pairs)
+
+
+def tables_of(
+    plan: Plan, scorer: Scorer, items: Iterator[tuple[Rows, Task]], progress: Progress, output: Format
+) -> Iterator[pa.Table]:
+    """Scored rows, in order; a table of none where there are none."""
+    following, waiting = 0, {}
+    for rows, scored in scorer.stream(items, progress.advance):
+        waiting[rows.part] = rows, scored
+        while (found := waiting.pop(following, None)) is not None:
+            rows, scored = found
+            yield with_scores(rows.table, scored, plan.labels, in_one_column=output.LABELS_IN_ONE_COLUMN)
+            progress.written(rows.num_rows, 0, scored.computed, scored.tokens, scored.rescored)
+            following += 1
+    if not following:
+        nothing = RowWindow(0, 0, 0, np.empty(0, np.int64), [], [], plan.no_others(), [])
+        scored = Scored(np.empty(0, np.int64), np.empty((0, len(plan.labels)), np.float32), 0, 0, 0)
+        rows, _ = plan.item(nothing, Window([], []))
+        yield with_scores(rows.table, scored, plan.labels, in_one_column=output.LABELS_IN_ONE_COLUMN)
+
+
+def write_on(stream: Any, output: Format, tables: Iterator[pa.Table]) -> None:
+    """Writes tables one after the other."""
+    writer = None
+    for table in tables:
+        writer = writer or output.open_file(stream, table.schema)
+        writer.write(table)
+    if writer is not None:
+        writer.close()
