@@ -26,16 +26,35 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+from fastce.backends.base import Request
 from fastce.backends.ops import BiasTable, PositionTables
 from fastce.backends.triton import activation, add_norm, attention, dropout, embed, linear_int8, quantize, rotary
 from fastce.backends.triton.attention_backward import launch_backward as launch_attention_backward
 from fastce.backends.triton.dropout import NO_DROPOUT, Dropout
+from fastce.backends.triton.engine import BACKEND
 from fastce.backends.triton.norm import Statistics
 from fastce.backends.triton.norm import launch_backward as launch_norm_backward
 from fastce.backends.triton.relative import by_distance
 from fastce.backends.weights import NormWeights
-from fastce.packing import Spans
-from fastce.spec import Attention, DisentangledAttention, LayerNorm, RelativeBias, RMSNorm, RotaryEmbedding
+from fastce.checkpoints.network import Description, Network, Stored
+from fastce.packing import PackedBatch, Spans
+from fastce.parameters import parameters
+from fastce.spec import (
+    AbsolutePositions,
+    Attention,
+    Dense,
+    DisentangledAttention,
+    Embeddings,
+    EncoderSpec,
+    FeedForward,
+    HeadSpec,
+    Layer,
+    LayerNorm,
+    PostNorm,
+    RelativeBias,
+    RMSNorm,
+    RotaryEmbedding,
+)
 
 ROWS_OF_PRODUCTS = {
     "attention_forward_kernel": "BLOCK_QUERIES",
@@ -43,6 +62,8 @@ ROWS_OF_PRODUCTS = {
     "key_value_gradient_kernel": "BLOCK_KEYS",
     "linear_int8_kernel": "BLOCK_ROWS",
 }
+BATCHES = [[100, 90, 80], [65], [128] * 16, [66, *[1] * 7]]
+"""Of one tile, and else of nothing in common."""
 LEVELS = ("sm_80", "sm_90")
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 DROPOUT = Dropout(1 << 40, 0.1)
@@ -226,24 +247,46 @@ def figures(kernel: Any, constants: dict[str, Any], dtype: torch.dtype) -> dict[
     }
 
 
-def compile_all(capability: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Compiles each case's kernels for a GPU."""
-    driver.set_active(AbsentGpu(capability))
-    compiled: list[dict[str, Any]] = []
+def compile_only(use: Callable[[Any, dict[str, Any], torch.dtype], None]) -> None:
+    """Has launches compile kernels for the current target, and hands these on with their constants and a dtype."""
 
-    def compile_only(kernel: JITFunction, grid: Any) -> Callable[..., None]:
+    def launcher(kernel: JITFunction, grid: Any) -> Callable[..., None]:
         def launch(*args: Any, **options: Any) -> None:
-            found = kernel.run(*args, grid=grid, warmup=True, **options)
             dtype = next(argument.dtype for argument in args if isinstance(argument, torch.Tensor))
-            compiled.append({"kernel": found.metadata.name} | figures(found, options, dtype))
+            use(kernel.run(*args, grid=grid, warmup=True, **options), options, dtype)
 
         return launch
 
-    JITFunction.__getitem__ = compile_only
+    JITFunction.__getitem__ = launcher
+
+
+def compile_all(capability: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Compiles each case's kernels for a GPU."""
+    driver.set_active(AbsentGpu(capability))
+    compiled: list[tuple[str, dict[str, Any]]] = []
+    compile_only(lambda kernel, *others: compiled.append((kernel.metadata.name, figures(kernel, *others))))
     for name, case in (*attention_cases(), *other_cases(), *int8_cases()):
         compiled.clear()
         case()
-        yield from ((f"{name}: {found.pop('kernel')}", found) for found in compiled)
+        yield from ((f"{name}: {kernel}", found) for kernel, found in compiled)
+
+
+def compiled_in_turn(batches: list[list[int]]) -> list[int]:
+    """How many kernels one model has had compiled after each of some batches, given by the lengths of their pairs."""
+    norm, layer = LayerNorm(1e-12), Layer(Attention(2, 32), FeedForward(128, "gelu"))
+    embeddings = Embeddings(50, 64, norm, 2, AbsolutePositions(512))
+    spec = EncoderSpec(64, 512, embeddings, (layer, layer), PostNorm(norm))
+    head = HeadSpec("first", (Dense(64, "tanh"), Dense(1)))
+    weights = {name: Stored(torch.zeros(shape)) for name, (shape, _) in parameters(spec, head).items()}
+    encoder = BACKEND.build(Request(Network(None, Description(spec, head, weights)), "fp16", torch.device("cpu")))
+    compiled: set[int] = set()
+    compile_only(lambda kernel, *others: compiled.add(id(kernel)))
+    counts = []
+    for lengths in batches:
+        ids = torch.zeros(sum(lengths), dtype=torch.int32)
+        encoder.logits(PackedBatch(ids, ids, ids, Spans.of(lengths)))
+        counts.append(len(compiled))
+    return counts
 
 
 def table() -> Iterator[str]:
@@ -254,7 +297,7 @@ def table() -> Iterator[str]:
         yield (
             f',\n"{level}": {{\n' + ",\n".join(f"{json.dumps(name)}: {json.dumps(found)}" for name, found in rows) + "}"
         )
-    yield "}\n"
+    yield f',\n"in turn": {json.dumps(compiled_in_turn(BATCHES))}}}\n'
 
 
 if __name__ == "__main__":

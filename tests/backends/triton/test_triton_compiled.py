@@ -51,3 +51,10 @@ def test_figures_are_as_kept(compiled: dict[str, Any], level: str) -> None:
     if compiled["triton"] != KEPT["triton"]:
         pytest.skip(f"the figures are of Triton {KEPT['triton']}, this is {triton.__version__}")
     assert compiled[level] == KEPT[level], "make kernel-figures writes them"
+
+
+def test_other_batches_compile_nothing_anew(compiled: dict[str, Any]) -> None:
+    """Their sizes are no constants of kernels, and what they begin with is aligned."""
+    first, *others = compiled["in turn"]
+    assert first > 3
+    assert others == [first] * len(others)
