@@ -71,7 +71,7 @@ class TritonEncoder(OpsEncoder):
         self.weights = TritonWeights(stored)
         self.remarks = remarks
         self.graphs: Graphs | None = None
-        if device.type == "cuda" and module is None and program.head.pooling != "mean":
+        if device.type == "cuda" and module is None:
             with self._on_device():
                 self.graphs = Graphs(self._logits_there, device, CudaCapture())
 

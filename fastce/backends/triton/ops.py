@@ -16,6 +16,7 @@ from fastce.backends.triton.add_norm import add_norm_int8, normalize
 from fastce.backends.triton.attention import attend
 from fastce.backends.triton.dropout import draw, dropout
 from fastce.backends.triton.linear_int8 import Int8Linear
+from fastce.backends.triton.pool import mean_rows
 from fastce.backends.triton.relative import by_distance
 from fastce.backends.triton.rotary import rotate
 from fastce.backends.triton.sequences import Rows
@@ -101,9 +102,7 @@ def attention(
 
 def pool(x: torch.Tensor, spans: Spans, pooling: Pooling) -> torch.Tensor:
     """See `Ops`. Means are in float32."""
-    if pooling != "mean":
-        return pool_rows(x, spans, pooling)
-    return torch.segment_reduce(x.float(), "mean", offsets=spans.cu_seqlens, axis=0, unsafe=True)
+    return mean_rows(x, spans) if pooling == "mean" else pool_rows(x, spans, pooling)
 
 
 def bias_of(linear: Linear) -> torch.Tensor | None:

@@ -28,7 +28,7 @@ from triton.runtime.jit import JITFunction
 
 from fastce.backends.base import Request
 from fastce.backends.ops import BiasTable, PositionTables
-from fastce.backends.triton import activation, add_norm, attention, dropout, embed, linear_int8, quantize, rotary
+from fastce.backends.triton import activation, add_norm, attention, dropout, embed, linear_int8, pool, quantize, rotary
 from fastce.backends.triton.attention_backward import launch_backward as launch_attention_backward
 from fastce.backends.triton.dropout import NO_DROPOUT, Dropout
 from fastce.backends.triton.engine import BACKEND
@@ -189,6 +189,8 @@ def other_cases() -> Iterator[tuple[str, Case]]:
     relation, spans = RotaryEmbedding(tuple(0.9**n for n in range(32))), Spans.of([300])
     q = x[:, :768].unflatten(-1, (12, 64))
     yield "rotation bf16 64", lambda: rotary.launch_rotary(q, spans, relation, "all", back=False)
+    yield "mean bf16 3072", lambda: pool.launch_forward(up, spans)
+    yield "mean gradients bf16 3072", lambda: pool.launch_backward(table, spans, 300, torch.bfloat16)
     yield "dropout bf16 3072", lambda: dropout.launch_dropout(up, DROPOUT)
 
 
