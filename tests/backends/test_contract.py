@@ -93,6 +93,7 @@ def test_logits_of_the_reference_in_float32(name: str) -> None:
 
 def triton_logits(name: str, precision: Precision, batch: PackedBatch) -> torch.Tensor:
     """Logits of the GPU engine, or of its kernels interpreted."""
+    pytest.importorskip("triton.language", reason="Triton is not installed")
     asked = request(NETWORKS[name], Parameters(*NETWORKS[name]), precision, device=device_of("triton"))
     return load_backend("triton").build(asked).logits(batch).double().cpu()
 

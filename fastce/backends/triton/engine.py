@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from importlib.util import find_spec
 
 import torch
 
@@ -145,6 +144,15 @@ def on_device(weights: Mapping[str, Stored], device: torch.device) -> dict[str, 
     return {name: Stored(stored.tensor.to(device, copy=True)) for name, stored in weights.items()}
 
 
+def installed() -> bool:
+    """Whether Triton can be imported."""
+    try:
+        import triton.language  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def interpreting() -> bool:
     """Whether the kernels run in Triton's interpreter."""
     from fastce.backends.triton.blocks import INTERPRETED
@@ -159,7 +167,7 @@ def objections_to(device: torch.device, *, named: bool) -> list[str]:
         device: The device.
         named: Whether the user asks for this very backend.
     """
-    if find_spec("triton") is None:
+    if not installed():
         return ["Triton is not installed (pip install triton)"]
     if device.type != "cuda":
         if not interpreting():

@@ -11,11 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("triton", reason="Triton is not installed")
-
-from kernel_check import DEVICE
-from triton.runtime.interpreter import interpreter_builder
+from networks import device_of
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,9 +42,11 @@ def programs_apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     So here they run in another order than their own, and what they write is written down: each place once.
     """
-    if DEVICE != "cpu":
+    if device_of("triton") != "cpu":
         yield
         return
+    from triton.runtime.interpreter import interpreter_builder
+
     set_dim, set_index, store = (
         getattr(interpreter_builder, name) for name in ("set_grid_dim", "set_grid_idx", "create_masked_store")
     )

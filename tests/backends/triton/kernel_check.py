@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 from networks import device_of
 from tolerance import BFLOAT16, FLOAT16, half_precision_bound, training_bound
+
+pytest.importorskip("triton.language", reason="Triton is not installed")
 
 from fastce.backends.triton.dropout import Dropout
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import triton
+
+pytest.importorskip("triton.language", reason="Triton is not installed")
 
 KEPT: dict[str, Any] = json.loads(Path(__file__).with_name("compiled.json").read_text())
 LEVELS = [level for level in KEPT if level.startswith("sm_")]
@@ -49,7 +50,7 @@ def test_products_are_on_tensor_cores(compiled: dict[str, Any], level: str) -> N
 @pytest.mark.parametrize("level", LEVELS)
 def test_figures_are_as_kept(compiled: dict[str, Any], level: str) -> None:
     if compiled["triton"] != KEPT["triton"]:
-        pytest.skip(f"the figures are of Triton {KEPT['triton']}, this is {triton.__version__}")
+        pytest.skip(f"the figures are of Triton {KEPT['triton']}, this is {compiled['triton']}")
     assert compiled[level] == KEPT[level], "make kernel-figures writes them"
 
 

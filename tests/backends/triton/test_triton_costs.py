@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
+pytest.importorskip("triton.language", reason="Triton is not installed")
+
 from gpu_costs import BANDWIDTH, LENGTHS, PEAK, Cost, costs_of, encoder_of, lines
 
 from fastce.bench.operations import count_operations

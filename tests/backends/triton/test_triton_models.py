@@ -108,14 +108,14 @@ def test_the_engine_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
         assert available_backends(device="cuda")["triton"].reasons == ("PyTorch finds no CUDA device",)
     monkeypatch.setattr(engine, "interpreting", lambda: False)
     assert available_backends(device="cpu")["triton"].reasons == ("it runs on CUDA devices, not on cpu",)
-    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    monkeypatch.setattr(engine, "installed", lambda: False)
     assert available_backends(device="cuda")["triton"].reasons == ("Triton is not installed (pip install triton)",)
 
 
 def test_without_triton_the_engine_says_so() -> None:
     program = (
         "import sys; sys.modules['triton'] = None; from fastce.backends.triton import engine; "
-        "engine.find_spec = lambda name: None; print(engine.BACKEND.unsupported(engine.Request(None, 'fp32', None)))"
+        "print(engine.BACKEND.unsupported(engine.Request(None, 'fp32', None)))"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert found == "['Triton is not installed (pip install triton)']\n"
