@@ -39,7 +39,7 @@ REACHED_PEAK, REACHED_BANDWIDTH = 0.65, 0.85
 """The shares of both that good kernels reach: assumptions, until they are measured."""
 SHORTEST = 2e-6
 """Seconds that a kernel takes at least, from its start to the next one's: an assumption."""
-LAUNCH = 8e-6
+LAUNCH = 15e-6
 """Seconds that the host takes for a launch from Python: an assumption."""
 
 CONFIGS: dict[str, dict[str, int]] = {

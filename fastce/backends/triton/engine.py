@@ -72,7 +72,7 @@ class TritonEncoder(OpsEncoder):
         self.graphs: Graphs | None = None
         if device.type == "cuda" and module is None:
             with self._on_device():
-                self.graphs = Graphs(self._logits_there, device, CudaCapture())
+                self.graphs = Graphs(self._logits_there, device, program.hidden_size, CudaCapture())
 
     def logits(self, batch: PackedBatch, num_threads: int | None = None) -> torch.Tensor:
         """See `Encoder`. A batch that the device has no memory for is computed in halves."""

@@ -16,14 +16,15 @@ import torch
 from fastce.backends.triton.transfer import to_device
 from fastce.packing import PackedBatch, Spans
 
-MOST_TOKENS = 8192
-"""Tokens of a batch that a graph is used for: beyond, kernels take longer than launches (benchmarks/gpu_costs.py)."""
+MOST_NUMBERS = 1 << 23
+"""Numbers of a batch's stream, tokens times width, that a graph is used for: beyond, kernels take longer than launches
+(`make gpu-costs`). 21,845 tokens of MiniLM, 10,922 of BERT."""
 
 MOST_GRAPHS = 32
 """Graphs that are kept; the one that was used longest ago goes first."""
 
-STEPS = 8
-"""Buckets of tokens from a power of two to the next one: at most an eighth is computed in vain."""
+STEPS = 16
+"""Buckets of tokens from a power of two to the next one: at most a sixteenth is computed in vain."""
 
 Replay = Callable[[], None]
 Capture = Callable[[Callable[[], torch.Tensor]], tuple[Replay, torch.Tensor]]
@@ -45,10 +46,11 @@ class Bucket(NamedTuple):
 
 
 def bucket_of(spans: Spans) -> Bucket:
-    """The bucket of a batch; there is a token behind the last one, for an empty sequence begins there."""
-    needed = sum(spans.lengths) + 1
+    """The bucket of a batch; empty sequences begin behind the last one, and where they do there is a token."""
+    pairs = power_of_2(len(spans.lengths))
+    needed = sum(spans.lengths) + (pairs > len(spans.lengths))
     step = max(1, power_of_2(needed) // (2 * STEPS))
-    return Bucket(-(-needed // step) * step, power_of_2(len(spans.lengths)), power_of_2(spans.longest))
+    return Bucket(-(-needed // step) * step, pairs, power_of_2(spans.longest))
 
 
 def power_of_2(size: int) -> int:
@@ -104,12 +106,14 @@ class Graphs:
     Args:
         run: Computes logits of a batch on the device.
         device: The device.
+        width: Numbers of a token's stream.
         capture: Makes a graph.
     """
 
-    def __init__(self, run: Callable[[PackedBatch], torch.Tensor], device: torch.device, capture: Capture):
+    def __init__(self, run: Callable[[PackedBatch], torch.Tensor], device: torch.device, width: int, capture: Capture):
         self._run = run
         self._device = device
+        self._width = width
         self._capture = capture
         self._graphs: OrderedDict[Bucket, Graph] = OrderedDict()
         self._lock = threading.Lock()
@@ -118,7 +122,7 @@ class Graphs:
         """Computes a batch that lies on the host: a small one by a graph, a large one kernel by kernel."""
         there = to_device(batch, self._device)
         bucket = bucket_of(batch.spans)
-        if bucket.tokens > MOST_TOKENS:
+        if bucket.tokens * self._width > MOST_NUMBERS:
             return self._run(there)
         with self._lock:
             if bucket not in self._graphs:

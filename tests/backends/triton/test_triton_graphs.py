@@ -49,7 +49,7 @@ def device() -> FakeDevice:
 
 
 def graphs_of(encoder: Any, device: FakeDevice) -> Graphs:
-    return Graphs(encoder._logits_there, torch.device(DEVICE), device.capture)
+    return Graphs(encoder._logits_there, torch.device(DEVICE), 52, device.capture)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, about numbers of tokens that belong to no sequence
@@ -61,7 +61,7 @@ def test_a_graph_computes_what_kernels_compute(name: str, device: FakeDevice) ->
     """A batch after a larger one, whose tokens are still behind it."""
     encoder = engine(name)
     computed = graphs_of(encoder, device)
-    for lengths in ([8, 5, 4], [7, 6, 3], [8, 4, 5]):
+    for lengths in ([16, 12, 5], [15, 11, 6], [16, 10, 7]):
         batch = batch_of(lengths, name)
         assert close_to(computed.logits(batch), encoder.logits(batch), SAME_PAIR)
     assert (device.captured, device.replayed) == (1, 3)
@@ -72,15 +72,15 @@ def test_a_graph_computes_what_kernels_compute(name: str, device: FakeDevice) ->
 def test_results_outlive_the_next_batch(device: FakeDevice) -> None:
     encoder = engine()
     computed = graphs_of(encoder, device)
-    first = computed.logits(batch_of([8, 5, 4]))
+    first = computed.logits(batch_of([16, 12, 5]))
     kept = first.clone()
-    computed.logits(batch_of([7, 6, 3]))
+    computed.logits(batch_of([15, 11, 6]))
     assert torch.equal(first, kept)
 
 
 @torch.inference_mode()
 def test_large_batches_are_computed_kernel_by_kernel(device: FakeDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "MOST_TOKENS", 20)
+    monkeypatch.setattr(graphs, "MOST_NUMBERS", 24 * 52)
     encoder = engine()
     computed = graphs_of(encoder, device)
     batch = batch_of([20, 5])
@@ -100,15 +100,24 @@ def test_few_graphs_are_kept(device: FakeDevice, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("total", [1, 2, 15, 16, 17, 100, 1023, 1024, 5000])
-def test_buckets_are_a_little_larger_than_their_batches(total: int) -> None:
-    bucket = bucket_of(Spans.of([total]))
-    assert total < bucket.tokens <= total + 1 + (total + 1) / STEPS
+@pytest.mark.parametrize("beside", [(), (1, 1)])
+def test_buckets_are_a_little_larger_than_their_batches(total: int, beside: tuple[int, ...]) -> None:
+    lengths = [total, *beside]
+    bucket, tokens = bucket_of(Spans.of(lengths)), sum(lengths)
+    assert tokens + (bucket.pairs > len(lengths)) <= bucket.tokens <= (tokens + 1) * (1 + 1 / STEPS)
     assert bucket.longest >= total
-    assert bucket.pairs == 1
+    assert len(lengths) <= bucket.pairs < 2 * len(lengths)
 
 
 def test_batches_of_a_kind_share_a_bucket() -> None:
-    assert bucket_of(Spans.of([100, 90, 80])) == bucket_of(Spans.of([97, 93, 70, 8])) == Bucket(288, 4, 128)
+    assert bucket_of(Spans.of([100, 90, 80])) == bucket_of(Spans.of([97, 93, 70, 8])) == Bucket(272, 4, 128)
+    assert bucket_of(Spans.of([128] * 128)) == Bucket(16384, 128, 128), "the largest batch of a round length"
+
+
+def test_sequences_behind_the_last_one_are_empty() -> None:
+    buffers = random_batch(NETWORKS["one layer"][0], [1, 1, 5, 2])
+    graphs.fill(buffers, batch_of([3, 4]))
+    assert buffers.spans.cu_seqlens.tolist() == [0, 3, 7, 7, 7]
 
 
 def test_on_the_cpu_there_are_none() -> None:
