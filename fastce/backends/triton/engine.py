@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,6 +19,12 @@ from fastce.features import FEATURES, features, features_of
 from fastce.packing import PackedBatch
 from fastce.parameters import parameters
 from fastce.steps import Program, program
+
+if TYPE_CHECKING:
+    from fastce.backends.ops import Ops
+    from fastce.backends.triton import ops
+
+    OPS: Ops = ops
 
 CAN = features_of(
     """
@@ -36,6 +43,9 @@ CAN = features_of(
 
 ONLY_SCORED = ("DisentangledAttention", "RelativeBias")
 """Features without a backward pass."""
+
+WIDEST_HEAD = 128
+"""The widest head that attention has tiles for."""
 
 CAPABILITY = (8, 0)
 """The oldest compute capability (Ampere's): the kernels are compiled and looked at for it and for Hopper's."""
@@ -193,8 +203,14 @@ class TritonBackend:
         """See `Backend`."""
         reasons = objections_to(request.device, named=request.named)
         reasons += not_understood(request.network, CAN)
-        if request.training and request.network is not None and not reasons:
-            asked = features(request.network.description.encoder, request.network.description.head)
+        if request.network is None or isinstance(request.network.understood, str):
+            return reasons
+        encoder, head = request.network.understood.encoder, request.network.understood.head
+        widest = max(layer.attention.head_dim for layer in encoder.layers)
+        if widest > WIDEST_HEAD:
+            reasons.append(f"its heads are at most {WIDEST_HEAD} wide, not {widest}")
+        if request.training:
+            asked = features(encoder, head)
             reasons += [f"it does not train {FEATURES[feature]}" for feature in ONLY_SCORED if feature in asked]
         return reasons
 

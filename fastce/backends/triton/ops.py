@@ -11,6 +11,7 @@ from fastce.backends.reference import ops as reference
 from fastce.backends.reference.ops import linear, pool_rows, zero_gradients
 from fastce.backends.triton import activation as activation_kernels
 from fastce.backends.triton import add_norm as add_norm_kernels
+from fastce.backends.triton import dropout as dropout_kernels
 from fastce.backends.triton import embed as embed_kernels
 from fastce.backends.triton.add_norm import add_norm_int8, normalize
 from fastce.backends.triton.attention import attend
@@ -40,13 +41,13 @@ __all__ = [
 
 
 def embed(
-    tables: Sequence[tuple[torch.Tensor, torch.Tensor]], norm: NormWeights | None, dropout_probability: float
+    tables: Sequence[tuple[torch.Tensor, torch.Tensor]], norm: NormWeights | None, dropout: float
 ) -> torch.Tensor:
     """See `Ops`."""
     if norm is None:
         summed = reference.embedding_sum(tables)
-        return dropout(summed, dropout_probability) if dropout_probability > 0.0 else summed
-    return embed_kernels.embed(tables, norm, draw(dropout_probability))
+        return dropout_kernels.dropout(summed, dropout) if dropout > 0.0 else summed
+    return embed_kernels.embed(tables, norm, draw(dropout))
 
 
 def activated(x: torch.Tensor, linear: Linear, activation: Activation) -> torch.Tensor:

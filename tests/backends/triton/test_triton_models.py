@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from kernel_check import DEVICE
+from networks import Parameters, network, request
 from tiny_models import CONFIGS, PAIRS
 from tolerance import AMP_NOISE, FP16_NOISE, INT8_NOISE, LOGITS, TRAINED_WEIGHTS, close_to, relative_noise
 from training_runs import SGD, examples
@@ -17,6 +18,7 @@ from fastce import CrossEncoder, available_backends
 from fastce.backends.base import choose, load_backend
 from fastce.backends.encoder import OpsEncoder
 from fastce.backends.triton.engine import TritonEncoder
+from fastce.spec import Attention
 
 Tiny = Callable[..., str]
 FEW = PAIRS[3:120:37]
@@ -97,9 +99,9 @@ def test_automatic_choice_never_takes_the_interpreter(tiny: Tiny) -> None:
         pytest.skip("on a GPU nothing is interpreted")
     model = CrossEncoder(tiny("bert"))
     assert available_backends(model)["triton"].reasons == ("its kernels are interpreted here, which is for tests",)
-    request = model.pipeline.request()
-    assert choose("triton", request).name == "triton"
-    assert choose("auto", request).name == "cpp"
+    asked = model.pipeline.request()
+    assert choose("triton", asked).name == "triton"
+    assert choose("auto", asked).name == "cpp"
 
 
 def test_the_engine_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +113,12 @@ def test_the_engine_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert available_backends(device="cpu")["triton"].reasons == ("it runs on CUDA devices, not on cpu",)
     monkeypatch.setattr(engine, "installed", lambda: False)
     assert available_backends(device="cuda")["triton"].reasons == ("Triton is not installed (pip install triton)",)
+
+
+def test_wider_heads_are_refused() -> None:
+    parts = network(attention=Attention(1, 129))
+    found = load_backend("triton").unsupported(request(parts, Parameters(*parts), device=DEVICE))
+    assert found == ["its heads are at most 128 wide, not 129"]
 
 
 def test_without_triton_the_engine_says_so() -> None:
