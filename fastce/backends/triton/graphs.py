@@ -147,6 +147,6 @@ class CudaCapture:
             function()  # kernels are compiled, tables made
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # others may allocate
             output = function()
         return graph.replay, output
