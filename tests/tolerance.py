@@ -117,12 +117,13 @@ def training_bound(
     return 4 * FLOAT32 * (terms + 20) * amplification * values.max().clamp(min=1.0) + rounding * values
 
 
-def half_precision_bound(expected: torch.Tensor, rounding: float) -> torch.Tensor:
+def half_precision_bound(expected: torch.Tensor, rounding: float, amplification: float = 1.0) -> torch.Tensor:
     """Error of a GPU kernel's result or gradient in half precision, of its shape; sums are in float32.
 
     The result is rounded, and so are operands in between: an attention weight, the gradient of a score, the output that
     the mean gradient is computed from. The errors of each of these three add up to at most `rounding` times the sum of
-    the sizes of what is added, which is a few times the largest result, for terms differ in sign.
+    the sizes of what is added, which is a few times the largest result, for terms differ in sign; where that sum is
+    larger, by `amplification`.
     """
     values = expected.double().abs()
-    return rounding * (values + 3 * values.max().clamp(min=1.0))
+    return rounding * (values + 3 * amplification * values.max().clamp(min=1.0))
