@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-isa test-asan test-tsan test-emulated stress check fix bench clean
+.PHONY: help audit build chaos demo test test-integrations test-package test-isa test-asan test-tsan test-emulated stress check fix bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,14 @@ test: $(STAMP)  ## run the test suite
 stress: $(STAMP)  ## run the long forms of tests: many threads, calls and processes, thousands of spoiled models
 	$(BIN)/python -m pytest -m stress
 	$(BIN)/python tests/checkpoints/hostile_files.py --count 5000
+
+chaos: $(STAMP)  ## kill a job of 200,000 pairs again and again
+	$(BIN)/python -m pytest -m chaos tests/chaos
+
+# Each package is imported by the test that needs it; Spark wants a Java runtime, and its tests are skipped without.
+test-integrations: $(STAMP)  ## run the tests with Ray, Spark and datasets
+	$(BIN)/python -m pip install --quiet --progress-bar on -c constraints.txt -e ".[integrations]" --no-build-isolation
+	$(BIN)/python -m pytest -m integrations tests/integrations
 
 test-package: $(STAMP)  ## build the source distribution and a wheel, install and run each
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m package tests/package

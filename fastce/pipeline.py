@@ -103,7 +103,7 @@ class Pipeline:
         self.precision: Precision = precision
         self.num_threads = num_threads
         self._encoders = EncoderCache()
-        self._pair_tokenizer = checkpoint.pair_tokenizer()
+        self._pair_tokenizer: PairTokenizer | None = checkpoint.pair_tokenizer()
 
     def built_encoder(self, *, training: bool = False, precision: Precision | None = None) -> Built:
         """The encoder that scores, or the one that trains; made again where the weights have changed since.
@@ -135,8 +135,14 @@ class Pipeline:
     @property
     def pair_tokenizer(self) -> PairTokenizer:
         """What tokenises the model's pairs, with the model's tokenizer as it is now."""
-        self._pair_tokenizer.tokenizer = self.checkpoint.tokenizer
-        return self._pair_tokenizer
+        pair_tokenizer = self._pair_tokenizer or self.checkpoint.pair_tokenizer()
+        pair_tokenizer.tokenizer = self.checkpoint.tokenizer
+        self._pair_tokenizer = pair_tokenizer
+        return pair_tokenizer
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is made of the tokenizer, which may not be carried along."""
+        return {**vars(self), "_pair_tokenizer": None}
 
     def tokenize(self, window: Window, max_length: int) -> TokenizedPairs:
         """Tokenises pairs of texts, truncated to `max_length`."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -36,6 +37,7 @@ class Checkpoint:
         has_head: Says whether the weights of the classification head are stored, or made new.
         message_format: How texts stand in the messages of the tokenizer's chat template; None: no template is used.
         trailing_id: A token that counts as padding at a pair's end, or None.
+        load_tokenizer: Makes the tokenizer again.
     """
 
     def __init__(
@@ -46,10 +48,13 @@ class Checkpoint:
         read: Callable[[], Network | None],
         load: Callable[[], Any],
         has_head: Callable[[], bool],
+        load_tokenizer: Callable[[], Any],
         message_format: str | None = None,
         trailing_id: int | None = None,
     ):
-        self.tokenizer = tokenizer
+        self._tokenizer = tokenizer
+        self._load_tokenizer = load_tokenizer
+        self._stored_tokenizer: StoredTokenizer | None = None
         self.metadata = metadata
         self.device = torch.device("cpu")
         self._config = config
@@ -62,6 +67,25 @@ class Checkpoint:
         self._file: Fingerprint | None = None
         self._samples = Samples()
         self._lock = threading.RLock()
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, loaded now if only what tells it from others came here.
+
+        Raises:
+            RuntimeError: Its files are not what they were.
+        """
+        with self._lock:
+            if self._stored_tokenizer is not None:
+                self.check_file()
+                self._tokenizer = self._stored_tokenizer.load(self._load_tokenizer)
+                self._stored_tokenizer = None
+            return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        with self._lock:
+            self._tokenizer, self._stored_tokenizer = tokenizer, None
 
     @property
     def config(self) -> Any:
@@ -154,11 +178,16 @@ class Checkpoint:
             return id(self._module), config, list(map(signature, parts)), versions, values, adapters
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the module, the weights are in their file, and its fingerprint tells whether they still are."""
+        """What is as its files have it stays there, the weights and the tokenizer; fingerprints tell whether it is."""
         # First what lets the other process find the code of models that bring their own.
         state = {"_imports": RemoteCode()} | {
             name: value for name, value in vars(self).items() if name not in UNPICKLED
         }
+        if self._module is not None:
+            state |= {"_tokenizer": self.tokenizer, "_stored_tokenizer": None}
+        elif self._stored_tokenizer is None:
+            stored = StoredTokenizer.of(self._tokenizer, self._load_tokenizer)
+            state |= {"_stored_tokenizer": stored, "_tokenizer": None if stored else self._tokenizer}
         return state | {"_read": None, "_load": None} if self._module is not None else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -193,6 +222,48 @@ class Samples:
             for device, views in self._views.items()
             if device.type != "meta"
         ]
+
+
+class StoredTokenizer(NamedTuple):
+    """A tokenizer that is as its files have it.
+
+    Attributes:
+        digest: What tells it from others.
+        max_length: Its `model_max_length`, which is set when a model is loaded.
+    """
+
+    digest: str
+    max_length: int
+
+    @classmethod
+    def of(cls, tokenizer: Any, load: Callable[[], Any]) -> StoredTokenizer | None:
+        """What is to be said of a tokenizer; None where its files would not give the same one again."""
+        try:
+            again = load()
+        except Exception:  # its files are gone, or broken by now
+            return None
+        again.model_max_length = tokenizer.model_max_length
+        digest = PairTokenizer(tokenizer).digest()
+        if shown(again) != shown(tokenizer) or PairTokenizer(again).digest() != digest:
+            return None
+        return cls(digest, tokenizer.model_max_length)
+
+    def load(self, load: Callable[[], Any]) -> Any:
+        """Loads the tokenizer.
+
+        Raises:
+            RuntimeError: Its files have another one by now.
+        """
+        tokenizer = load()
+        tokenizer.model_max_length = self.max_length
+        if PairTokenizer(tokenizer).digest() != self.digest:
+            raise RuntimeError(f"the tokenizer of {tokenizer.name_or_path} has changed since the model was loaded")
+        return tokenizer
+
+
+def shown(tokenizer: Any) -> dict[str, bytes]:
+    """The attributes of a tokenizer, but for the part that digests are of, whose truncation and padding come and go."""
+    return {name: pickle.dumps(value) for name, value in vars(tokenizer).items() if name != "_tokenizer"}
 
 
 class RemoteCode:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastce.checkpoints.checkpoint import Checkpoint
@@ -20,6 +20,10 @@ SAMPLE_VALUES = 1024
 
 NAMES_OF_NO_EFFECT = ("_name_or_path", "transformers_version", "torch_dtype", "dtype")
 """Of a config: what computes nothing."""
+
+
+ANOTHER_PLACE = (-1, -1, -1)
+"""The status of a file for another process, which looks at what is in it: it may have a copy."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class Fingerprint:
             for part in telling_parts(file.fileno()):
                 digest.update(part)
             return cls(path, status_of(os.fstat(file.fileno())), digest.digest())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Fingerprint, (self.path, ANOTHER_PLACE, self.digest)
 
     def check(self) -> None:
         """Raises RuntimeError, naming the file, where it is gone or holds something else."""

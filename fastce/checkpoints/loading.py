@@ -93,6 +93,7 @@ def load_checkpoint(
         read=partial(read_network, source, config, chain) if is_plain else nothing_read,
         load=partial(load_module, source, config, chain, model_kwargs),
         has_head=partial(has_head, source, config) if chain is None else partial(bool, True),
+        load_tokenizer=partial(load_tokenizer, source, processor_kwargs),
         message_format=None if chain is None else chain.message_format,
         trailing_id=trailing_id(config) if chain is None else None,
     )

@@ -18,7 +18,7 @@ from fastce.corpus.output import with_scores
 from fastce.corpus.plan import Plan, Rows
 from fastce.corpus.scorer import Scored, Scorer, Task
 from fastce.corpus.statistics import Progress, Statistics
-from fastce.corpus.store import digest_of_texts, read_texts
+from fastce.corpus.store import digest_of_texts, read_texts, table_of_texts
 from fastce.corpus.windows import RowWindow, Windows
 from fastce.corpus.writers import FORMATS
 from fastce.pipeline import in_background
@@ -78,7 +78,7 @@ class FolderJob:
             now_count, now_digest = self.plan.texts()[name]
             if (now_count, now_digest) == (count, digest):
                 continue
-            table = self.plan.table_of_texts(str(getattr(self.plan.input, name)))
+            table = table_of_texts(str(getattr(self.plan.input, name)))
             if now_count < count or digest_of_texts(read_texts(table, count)) != digest:
                 raise RefusedError(f"{self.folder.path}: the {name} are not those that it was begun with")
 

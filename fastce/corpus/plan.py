@@ -15,10 +15,10 @@ import fastce
 from fastce.checkpoints.fingerprint import model_digest
 from fastce.corpus.manifest import Manifest
 from fastce.corpus.output import table_of_rows
-from fastce.corpus.readers.fields import ID_NAMES, TABLE_NAMES, Fields
+from fastce.corpus.readers.fields import ID_NAMES, Fields
 from fastce.corpus.scorer import ScoringOptions, Task
 from fastce.corpus.source import RowSource
-from fastce.corpus.store import StoredPairs, TextStore, stored_texts
+from fastce.corpus.store import StoredPairs, TextStore, stored_texts, table_of_texts
 from fastce.corpus.windows import BadRow, RowWindow
 from fastce.environment import cpp_facts
 from fastce.pipeline import Pairs, Window
@@ -128,14 +128,9 @@ class Plan:
         """The further fields of no rows."""
         return pa.table({name: pa.array([], pa.string()) for name in self.input.kept})
 
-    def table_of_texts(self, name: str) -> RowSource:
-        """A table of texts, with titles where there are any."""
-        fields = Fields(None, TABLE_NAMES, others=("title",), are_optional=True, option="a header", has_header=None)
-        return RowSource.of(name, fields, (True, False))
-
     def _store(self, name: str, prompt: str | None) -> TextStore:
         folder = None if self.input.text_store is None else Path(self.input.text_store)
-        return stored_texts(self.table_of_texts(name), self.model.pipeline.pair_tokenizer, prompt, folder)
+        return stored_texts(table_of_texts(name), self.model.pipeline.pair_tokenizer, prompt, folder)
 
     def resolved(self, window: RowWindow) -> tuple[RowWindow, Pairs]:
         """A window without the rows whose ids nobody knows, and its pairs."""

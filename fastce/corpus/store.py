@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastce.corpus.readers.fields import TABLE_NAMES, Fields
 from fastce.corpus.readers.files import InputFile
 from fastce.corpus.source import RowSource, with_title
 from fastce.pipeline import Tokenized
@@ -42,11 +43,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastce"
 
 
+def table_of_texts(name: str) -> RowSource:
+    """A table of ids and texts, with titles where there are any."""
+    fields = Fields(None, TABLE_NAMES, others=("title",), are_optional=True, option="a header", has_header=None)
+    return RowSource.of(name, fields, (True, False))
+
+
 def read_texts(source: RowSource, limit: int | None = None) -> Iterator[Text]:
     """The ids and texts of a table, a document's title before its text.
 
     Args:
-        source: The table, with the further field `title`.
+        source: See `table_of_texts`.
         limit: How many rows to read; None: all.
 
     Raises:

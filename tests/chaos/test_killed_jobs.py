@@ -148,6 +148,28 @@ def test_two_shards_at_once(corpus: Path, whole: Whole, tmp_path: Path) -> None:
     assert files_of(out) == files_of(whole(source, ROWS))
 
 
+@pytest.mark.chaos
+def test_workers_end_with_a_parent_that_is_killed(corpus: Path, tmp_path: Path) -> None:
+    source, out = write_ids(corpus, 200_000), tmp_path / "out"
+    process = subprocess.Popen([*job(corpus, source, out, 200_000), "--workers", "2"], stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(children(process.pid)) < 2:
+        time.sleep(0.01)
+    workers = children(process.pid)
+    time.sleep(12)  # one of them is in the midst of its part, half a minute from its end
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+
+
+def children(process: int) -> list[int]:
+    """The workers of a process."""
+    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process)], capture_output=True, text=True).stdout
+    return [int(line.split()[0]) for line in found.splitlines() if "fastce.corpus.worker" in line]
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_job_that_is_asked_to_stop(corpus: Path, tmp_path: Path, number: signal.Signals, status: int) -> None:
     source, out = write_ids(corpus, PAIRS), tmp_path / "out"

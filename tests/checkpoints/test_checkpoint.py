@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import PAIRS
+from tokenizers import normalizers
 from tolerance import SAME_PAIR
 
 from fastce import CrossEncoder, available_backends
@@ -154,6 +155,40 @@ def test_a_pickle_knows_its_file_again(tiny: Tiny, tmp_path: Path, change: str) 
             use()
     assert np.array_equal(pickle.loads(carrying).predict(PAIRS[:3]), own)
     assert np.array_equal(model.predict(PAIRS[:3]), scores)
+
+
+def add_token(model: CrossEncoder) -> None:
+    model.tokenizer.add_tokens(["guitar,"])
+
+
+def lower(model: CrossEncoder) -> None:
+    model.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("A", "guitar")
+
+
+def truncate_left(model: CrossEncoder) -> None:
+    model.tokenizer.truncation_side = "left"
+
+
+@pytest.mark.parametrize("change", [None, add_token, lower, truncate_left])
+def test_a_pickle_has_a_tokenizer_only_where_it_was_changed(tiny: Tiny, change: Callable[..., None] | None) -> None:
+    model = CrossEncoder(tiny("bert"), max_length=12)
+    model.predict(PAIRS[:3])
+    if change is not None:
+        change(model)
+    pickled = pickle.dumps(model)
+    assert (len(pickled) < 5_000) == (change is None)
+    assert np.array_equal(pickle.loads(pickled).predict(PAIRS), model.predict(PAIRS))
+    again = pickle.loads(pickle.dumps(pickle.loads(pickled)))  # which nobody has used
+    assert (again.max_length, again.tokenizer.model_max_length) == (12, 12)
+
+
+def test_a_pickle_knows_its_tokenizer_again(tiny: Tiny, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
+    pickled = pickle.dumps(CrossEncoder(directory))
+    file = directory / "tokenizer.json"
+    file.write_text(file.read_text().replace('"guitar"', '"guitars"'))
+    with pytest.raises(RuntimeError, match=r"the tokenizer of .*model has changed since the model was loaded"):
+        pickle.loads(pickled).predict(PAIRS[:3])
 
 
 def predict(model: CrossEncoder) -> Any:

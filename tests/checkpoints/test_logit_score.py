@@ -120,7 +120,7 @@ def test_the_document_is_cut_and_never_the_template(language_model: str, max_len
         reference(language_model, max_length=max_length),
     )
     pairs = [LONG, ("yes", "no"), (LONG[1], "no"), ("Where?", LONG[1])]
-    found = model.pipeline._pair_tokenizer([pair[0] for pair in pairs], [pair[1] for pair in pairs], max_length)
+    found = model.pipeline.pair_tokenizer([pair[0] for pair in pairs], [pair[1] for pair in pairs], max_length)
     ids = found.assemble(np.arange(4))[0]
     expected = [
         row[mask.bool()]
@@ -208,7 +208,7 @@ def test_a_missing_head_is_no_fresh_one(tmp_path: Path) -> None:
 def test_gradients_reach_both_tokens(language_model: str, backend: str) -> None:
     model = CrossEncoder(language_model)
     module = model.model.eval()
-    texts = model.pipeline._pair_tokenizer([pair[0] for pair in PAIRS[:6]], [pair[1] for pair in PAIRS[:6]], 300)
+    texts = model.pipeline.pair_tokenizer([pair[0] for pair in PAIRS[:6]], [pair[1] for pair in PAIRS[:6]], 300)
     packed = pack(texts, np.arange(6), None)
     request = Request(network_of(module), "fp32", torch.device("cpu"), training=True)
     encoder = load_backend(backend).build_trainable(request)
@@ -242,7 +242,7 @@ def test_training_moves_scores_and_saves(language_model: str, tmp_path: Path) ->
 
 
 def test_the_tokenizer_pickles(language_model: str) -> None:
-    tokenizer = CrossEncoder(language_model).pipeline._pair_tokenizer
+    tokenizer = CrossEncoder(language_model).pipeline.pair_tokenizer
     copy = pickle.loads(pickle.dumps(tokenizer))
     assert isinstance(copy, TemplateTokenizer)
     assert copy(["a"], ["b"], 100).token_ids.tolist() == tokenizer(["a"], ["b"], 100).token_ids.tolist()

@@ -260,6 +260,15 @@ def test_two_processes_in_one_folder(model: CrossEncoder, tmp_path: Path) -> Non
         score_corpus(model, source, tmp_path / "out")
 
 
+def test_what_a_killed_run_left_unfinished_is_removed(model: CrossEncoder, tmp_path: Path) -> None:
+    source, out = write_pairs(tmp_path / "pairs.jsonl", PAIRS[:8]), tmp_path / "out"
+    out.mkdir()
+    for number in range(2):
+        (out / f".part-{number:05}.parquet.unfinished").write_text("cut")
+    score_corpus(model, source, out, rows_per_part=4, shard_index=1, num_shards=2)
+    assert [file.name for file in out.glob(".*")] == [".part-00000.parquet.unfinished"], "another shard's is in work"
+
+
 def test_nothing_to_score(model: CrossEncoder, tmp_path: Path) -> None:
     source = write_lines(tmp_path / "pairs.jsonl", [])
     found = score_corpus(model, source, tmp_path / "out")
