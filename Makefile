@@ -50,6 +50,19 @@ test-isa: $(STAMP)  ## run the engine's tests once at each ISA level of this pro
 	for level in $$($(BIN)/python -c "from fastce import _core; print(*_core.isa_levels())"); do \
 	  FASTCE_ISA=$$level $(BIN)/python -m pytest tests/test_cross_encoder.py tests/backends || exit 1; done
 
+kernel-figures: $(STAMP)  ## write down what the compiler makes of the Triton kernels: registers, spills, instructions
+	$(BIN)/python tests/backends/triton/compile_kernels.py > build/compiled.json
+	mv build/compiled.json tests/backends/triton/compiled.json
+
+gpu-costs: $(STAMP)  ## print what scoring costs on an H100 by kernel, and the time that this predicts
+	TRITON_INTERPRET=0 $(BIN)/python benchmarks/gpu_costs.py
+
+test-gpu: $(STAMP)  ## run the tests of the Triton kernels on a GPU
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest tests/backends/triton tests/backends/test_contract.py -k triton
+
+bench-gpu: $(STAMP)  ## measure scoring on a GPU against sentence-transformers; table, JSON and picture in build/gpu
+	TRITON_INTERPRET=0 $(BIN)/python benchmarks/gpu.py build/gpu
+
 # A copy of the package with an instrumented module. Leaks of an exiting interpreter are none of ours. A child inherits the locks of
 # the sanitizer's allocator, held or not: the test that forks does so while all other threads rest.
 test-asan: $(STAMP)  ## run the engine's tests with the address and undefined-behaviour sanitizers

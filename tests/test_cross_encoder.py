@@ -300,7 +300,7 @@ def test_a_named_backend_never_gives_way(tiny: Tiny) -> None:
     with pytest.raises(ValueError, match="reference: model type 'ernie'"):
         CrossEncoder(tiny("ernie"), backend="reference")
     with pytest.raises(
-        ValueError, match="backend: expected 'auto' or one of 'cpp', 'reference', 'transformers', got 'tvm'"
+        ValueError, match="backend: expected 'auto' or one of 'cpp', 'triton', 'reference', 'transformers', got 'tvm'"
     ):
         CrossEncoder(tiny("bert"), backend="tvm")
     with pytest.raises(ValueError, match="no backend can run this model in int8 on cpu"):

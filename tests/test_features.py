@@ -50,7 +50,7 @@ def networks_with(feature: str) -> list[str]:
     return [name for name, parts in NETWORKS.items() if feature in features(*parts)]
 
 
-@pytest.mark.parametrize("backend", ["cpp", "reference"])
+@pytest.mark.parametrize("backend", ["cpp", "triton", "reference"])
 @pytest.mark.parametrize("feature", FEATURES)
 def test_a_backend_refuses_what_it_lacks(feature: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each feature is taken away from the backend once, if it has it; then a network that asks for it is refused."""
@@ -81,7 +81,7 @@ def test_a_field_that_nobody_knows_is_a_feature_that_nobody_has() -> None:
     layer = dataclasses.replace(encoder.layers[0], attention=Sharper(**fields))
     changed = dataclasses.replace(encoder, layers=(layer,) * 3)
     asked = request((changed, head), Parameters(encoder, head))
-    for backend in ("cpp", "reference"):
+    for backend in ("cpp", "triton", "reference"):
         assert "it has no Sharper.sharp=yes" in load_backend(backend).unsupported(asked)
 
 

@@ -31,6 +31,13 @@ BF16_NOISE = 0.03
 root mean square, which add as roots of sums to 0.0034; the softmax and weights larger than trained ones amplify that
 up to eightfold."""
 
+FP16_NOISE = BF16_NOISE / 8
+"""The same in float16, whose roundings are an eighth of those."""
+
+AMP_NOISE = 3 * BF16_NOISE
+"""Relative noise of a training step under autocast: that of the logits goes into the loss, and backwards there are
+twice as many products again."""
+
 INT8_NOISE = 0.08
 """Relative noise of logits in int8: a row's range of some six standard deviations has 255 steps, a weight row's three
 have 127, each rounded evenly (step / sqrt(12)), which is 0.01 a product and 0.035 for some twelve in a row; amplified
@@ -54,7 +61,7 @@ def dot_product_bound(terms: int, largest_product: float, epsilon: float = torch
     return epsilon * (terms + 1) * terms * largest_product / (1 - epsilon * terms)
 
 
-FLOAT32, BFLOAT16 = 2.0**-24, 2.0**-8
+FLOAT32, FLOAT16, BFLOAT16 = 2.0**-24, 2.0**-11, 2.0**-8
 """The largest relative error of one rounding."""
 
 ELEMENTARY = 3e-7
@@ -108,3 +115,15 @@ def training_bound(
     """
     values = expected.double().abs()
     return 4 * FLOAT32 * (terms + 20) * amplification * values.max().clamp(min=1.0) + rounding * values
+
+
+def half_precision_bound(expected: torch.Tensor, rounding: float, amplification: float = 1.0) -> torch.Tensor:
+    """Error of a GPU kernel's result or gradient in half precision, of its shape; sums are in float32.
+
+    The result is rounded, and so are operands in between: an attention weight, the gradient of a score, the output that
+    the mean gradient is computed from. The errors of each of these three add up to at most `rounding` times the sum of
+    the sizes of what is added, which is a few times the largest result, for terms differ in sign; where that sum is
+    larger, by `amplification`.
+    """
+    values = expected.double().abs()
+    return rounding * (values + 3 * amplification * values.max().clamp(min=1.0))

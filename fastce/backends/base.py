@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
@@ -55,12 +55,14 @@ class Request:
         precision: In which precision.
         device: Where.
         training: Whether gradients are wanted.
+        named: Whether the user asks for the very backend that is asked, not for the fastest one.
     """
 
     network: Network | None
     precision: Precision
     device: torch.device
     training: bool = False
+    named: bool = False
 
 
 class Backend(Protocol):
@@ -84,6 +86,7 @@ class Backend(Protocol):
 
 BACKENDS: dict[str, str] = {
     "cpp": "fastce.backends.cpp.engine",
+    "triton": "fastce.backends.triton.engine",
     "reference": "fastce.backends.reference.engine",
     "transformers": "fastce.backends.transformers",
 }
@@ -190,6 +193,7 @@ def choose(name: str, request: Request) -> Choice:
         ValueError: The named backend can't run the network, or none can; the message holds every reason.
     """
     passed_over: dict[str, Availability] = {}
+    request = replace(request, named=name != "auto")
     for candidate in BACKENDS if name == "auto" else (name,):
         backend = load_backend(candidate)
         found = Availability(tuple(backend.unsupported(request)))

@@ -67,8 +67,13 @@ class OpsEncoder:
         self.ops.zero_gradients(self.module.parameters(), for_good=for_good)
 
     def _run(self, batch: PackedBatch, *, training: bool, recompute: bool = False) -> torch.Tensor:
-        batch = batch.to(self.device)
+        return self._forward(self._to_device(batch), training=training, recompute=recompute)
+
+    def _forward(self, batch: PackedBatch, *, training: bool = False, recompute: bool = False) -> torch.Tensor:
         return Forward(self.ops, self.program, self.weights, batch.spans, training).logits(batch, recompute=recompute)
+
+    def _to_device(self, batch: PackedBatch) -> PackedBatch:
+        return batch.to(self.device)
 
 
 class Forward:

@@ -41,15 +41,29 @@ class Linear:
         """The same without the bias, for ops that add it themselves."""
         return self._product(x, None)
 
+    def beside(self, others: Sequence[Linear]) -> Linear | None:
+        """This layer and others as one, where their parameters lie in one tensor each, one behind the other."""
+        parts = [self, *others]
+        weight = join([part.weight for part in parts])
+        stored = [part.bias for part in parts if part.bias is not None]
+        bias = join(stored) if stored else None
+        return None if weight is None or (bias is None and stored) else Linear(weight, bias)
+
     def _product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         weight = self.weight.tensor
-        x = x.to(weight.dtype)
+        if not casts_by_itself(x.device):
+            x = x.to(weight.dtype)
         result = F.linear(x, weight, bias)
         for update in self.weight.updates:  # LoRA's matrices, one after the other, never with each other
             up = update.up if self.weight.rows is None else update.up[self.weight.rows]
             inner = F.linear(update.dropout(x), update.down)  # [rows, rank]
             result = torch.addmm(result, inner, up.t(), alpha=update.scaling)
         return result
+
+
+def casts_by_itself(device: torch.device) -> bool:
+    """Whether autocast chooses the dtype of products on a device."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 def plain_linear(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:
@@ -68,12 +82,9 @@ def products(x: torch.Tensor, parts: Sequence[Linear], *, biases: bool = True) -
     Returns:
         A result for each, `[rows, out_features]`, perhaps a view of a wider one.
     """
-    sizes = [part.weight.num_rows for part in parts]
-    weight = join([part.weight for part in parts])
-    stored = [part.bias for part in parts if part.bias is not None]
-    bias = join(stored) if stored else None
-    if weight is not None and (bias is not None or not stored):
-        whole = Linear(weight, bias)
+    whole = parts[0].beside(parts[1:])
+    if whole is not None:
+        sizes = [part.weight.num_rows for part in parts]
         return list((whole(x) if biases else whole.product(x)).split(sizes, -1))
     return [part(x) if biases else part.product(x) for part in parts]
 

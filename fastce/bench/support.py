@@ -77,8 +77,9 @@ def network_of(row: Row) -> Network:
 
 
 def lines() -> Iterator[str]:
-    """The table in Markdown."""
-    own = [name for name in BACKENDS if name != SLOWEST]
+    """The table in Markdown, of the backends that run on every machine."""
+    anything = Request(None, "fp32", torch.device("cpu"))
+    own = [name for name in BACKENDS if name != SLOWEST and not load_backend(name).unsupported(anything)]
     yield f"| models | `model_type` | such as | {' | '.join(f'`{name}`' for name in own)} |"
     yield "|---" * (3 + len(own)) + "|"
     for row in ROWS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -212,11 +213,18 @@ class Parameters(nn.Module):
             self.register_parameter(name.replace(".", "_"), self.by_name[name])
 
 
-def request(parts: Parts, module: Parameters, precision: Precision = "fp32", *, training: bool = False) -> Request:
-    """What a backend is asked to run."""
+def device_of(backend: str) -> str:
+    """Where a backend is tested: Triton on a GPU where it is not interpreted, all else on the CPU."""
+    return "cuda" if backend == "triton" and os.environ["TRITON_INTERPRET"] == "0" else "cpu"
+
+
+def request(
+    parts: Parts, module: Parameters, precision: Precision = "fp32", *, training: bool = False, device: str = "cpu"
+) -> Request:
+    """What a backend is asked to run, by its name."""
     weights = {name: Stored(parameter) for name, parameter in module.by_name.items()}
     network = Network(module, Description(*parts, weights))
-    return Request(network, precision, torch.device("cpu"), training)
+    return Request(network, precision, torch.device(device), training, named=True)
 
 
 def random_batch(encoder: EncoderSpec, lengths: list[int]) -> PackedBatch:

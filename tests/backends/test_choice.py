@@ -14,7 +14,7 @@ Tiny = Callable[..., str]
 
 def test_backends_say_why(tiny: Tiny) -> None:
     described, unknown = CrossEncoder(tiny("bert")), CrossEncoder(tiny("ernie"))
-    assert list(available_backends()) == ["cpp", "reference", "transformers"]
+    assert list(available_backends()) == ["cpp", "triton", "reference", "transformers"]
     for found in (available_backends(described), available_backends()):
         assert found["reference"]
         assert found["transformers"]

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import LENGTHS, NETWORKS, Parameters, chosen, random_batch, request
-from tolerance import BF16_NOISE, GRADIENT, INT8_NOISE, LOGITS, close_to, relative_noise
+from networks import LENGTHS, NETWORKS, Parameters, chosen, device_of, random_batch, request
+from tolerance import BF16_NOISE, FP16_NOISE, GRADIENT, INT8_NOISE, LOGITS, close_to, relative_noise
 
 from fastce.backends.base import BACKENDS, load_backend
 from fastce.backends.encoder import OpsEncoder
@@ -29,8 +29,11 @@ _core = pytest.importorskip("fastce._core", reason="the C++ module was not built
 
 LEVELS: list[str] = _core.isa_levels()
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
-OWN = ("cpp", "reference")
+OWN = ("cpp", "triton", "reference")
 """The backends that compute from a description."""
+NOISE: dict[Precision, float] = {"fp16": FP16_NOISE, "bf16": BF16_NOISE, "int8": INT8_NOISE}
+FEW = [2, 17, 1]
+"""Lengths for Triton's interpreter, which takes a thousand times as long as a GPU."""
 
 
 def of_backend(backend: str, *, training: bool = False) -> list[str]:
@@ -39,7 +42,7 @@ def of_backend(backend: str, *, training: bool = False) -> list[str]:
     return [
         name
         for name, parts in NETWORKS.items()
-        if not loaded.unsupported(request(parts, Parameters(*parts), training=training))
+        if not loaded.unsupported(request(parts, Parameters(*parts), training=training, device=device_of(backend)))
     ]
 
 
@@ -62,6 +65,13 @@ def double_logits(name: str, batch: PackedBatch, *, grad: bool) -> tuple[torch.T
 
 
 @cache
+def exact_few(name: str) -> tuple[PackedBatch, torch.Tensor]:
+    """The same of few lengths."""
+    batch = random_batch(NETWORKS[name][0], FEW)
+    return batch, double_logits(name, batch, grad=False)[0]
+
+
+@cache
 def exact(name: str) -> tuple[PackedBatch, torch.Tensor]:
     """A batch and its logits in float64."""
     batch = random_batch(NETWORKS[name][0], LENGTHS)
@@ -81,6 +91,13 @@ def test_logits_of_the_reference_in_float32(name: str) -> None:
     assert close_to(found.double(), expected, LOGITS)
 
 
+def triton_logits(name: str, precision: Precision, batch: PackedBatch) -> torch.Tensor:
+    """Logits of the GPU engine, or of its kernels interpreted."""
+    pytest.importorskip("triton.language", reason="Triton is not installed")
+    asked = request(NETWORKS[name], Parameters(*NETWORKS[name]), precision, device=device_of("triton"))
+    return load_backend("triton").build(asked).logits(batch).double().cpu()
+
+
 @pytest.mark.parametrize("isa", LEVELS)
 @pytest.mark.parametrize("name", of_backend("cpp"))
 def test_logits_of_the_engine(name: str, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +110,19 @@ def test_logits_of_the_engine(name: str, isa: str, monkeypatch: pytest.MonkeyPat
     for precision, tolerance in (("bf16", BF16_NOISE), ("int8", INT8_NOISE)):
         noise = relative_noise(logits[precision], expected)
         assert 0.0 < noise <= tolerance, f"{precision}: {noise:.4f}"
+
+
+@pytest.mark.parametrize("name", of_backend("triton"))
+def test_logits_of_triton_in_float32(name: str) -> None:
+    batch, expected = exact_few(name)
+    assert close_to(triton_logits(name, "fp32", batch), expected, LOGITS)
+
+
+@pytest.mark.parametrize("precision", NOISE)
+@pytest.mark.parametrize("name", ["as BERT", "mean", "disentangled", "as ModernBERT", "as Qwen"])
+def test_logits_of_triton_in_lower_precision(name: str, precision: Precision) -> None:
+    batch, expected = exact_few(name)
+    assert 0.0 < relative_noise(triton_logits(name, precision, batch), expected) <= NOISE[precision]
 
 
 @pytest.mark.parametrize("isa", LEVELS)
@@ -150,13 +180,13 @@ def test_memory_is_linear_in_the_length() -> None:
     ("backend", "name"), [(backend, name) for backend in OWN for name in of_backend(backend, training=True)]
 )
 def test_gradients(name: str, backend: str) -> None:
-    batch = random_batch(NETWORKS[name][0], LENGTHS)
+    batch = random_batch(NETWORKS[name][0], FEW if backend == "triton" else LENGTHS)
     expected, reference = double_logits(name, batch, grad=True)
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (expected * weights).sum().backward()
-    module = Parameters(*NETWORKS[name])
-    encoder = load_backend(backend).build_trainable(request(NETWORKS[name], module.eval(), training=True))
-    found = encoder.training_logits(batch)
+    module = Parameters(*NETWORKS[name]).eval().to(device_of(backend))
+    asked = request(NETWORKS[name], module, training=True, device=device_of(backend))
+    found = load_backend(backend).build_trainable(asked).training_logits(batch).cpu()
     assert close_to(found.detach().double(), expected.detach(), LOGITS)
     (found * weights.float()).sum().backward()
     # What cancels in the softmax, such as the bias of the keys, has a gradient of 0 with the rounding noise of others.
@@ -164,6 +194,7 @@ def test_gradients(name: str, backend: str) -> None:
     for key, parameter in reference.by_name.items():
         gradient = module.by_name[key].grad
         assert gradient is not None, key
+        gradient = gradient.cpu()
         largest = parameter.grad.abs().max().clamp(min=floor)
         assert (gradient - parameter.grad).abs().max() <= GRADIENT * largest, key
 

@@ -1,0 +1,1 @@
+"""The GPU engine: the ops on Triton kernels, forward and backward. One file a kernel."""

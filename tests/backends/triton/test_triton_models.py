@@ -1,0 +1,151 @@
+"""Whole models in Triton's interpreter: scores and training steps of every family against the reference."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from kernel_check import DEVICE
+from networks import Parameters, network, request
+from tiny_models import CONFIGS, PAIRS
+from tolerance import AMP_NOISE, FP16_NOISE, INT8_NOISE, LOGITS, TRAINED_WEIGHTS, close_to, relative_noise
+from training_runs import SGD, examples
+
+from fastce import CrossEncoder, available_backends
+from fastce.backends.base import choose, load_backend
+from fastce.backends.encoder import OpsEncoder
+from fastce.backends.triton.engine import TritonEncoder
+from fastce.spec import Attention
+
+Tiny = Callable[..., str]
+FEW = PAIRS[3:120:37]
+RELATIONS = {"deberta-v2": "disentangled attention", "mpnet": "a bias by relative position"}
+"""The families whose attention the engine does not train."""
+
+
+def scores(model: CrossEncoder) -> torch.Tensor:
+    return torch.from_numpy(model.predict(FEW, activation_fn=torch.nn.Identity())).double()
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_scores_of_every_family(tiny: Tiny, family: str) -> None:
+    model = CrossEncoder(tiny(family), backend="triton", device=DEVICE)
+    assert model.backend == "triton"
+    assert close_to(scores(model), scores(CrossEncoder(tiny(family), backend="reference")), LOGITS)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp16", FP16_NOISE), ("int8", INT8_NOISE)])
+def test_scores_in_lower_precision(tiny: Tiny, precision: str, tolerance: float) -> None:
+    model = CrossEncoder(tiny("bert"), backend="triton", precision=precision, device=DEVICE)
+    assert model.backend == "triton"
+    assert 0.0 < relative_noise(scores(model), scores(CrossEncoder(tiny("bert"), backend="reference"))) <= tolerance
+
+
+@pytest.mark.parametrize("family", RELATIONS)
+def test_what_it_does_not_train_is_refused_with_a_sentence(tiny: Tiny, family: str) -> None:
+    model = CrossEncoder(tiny(family), backend="triton", device=DEVICE)
+    with pytest.raises(ValueError, match=f"no backend can train .* triton: it does not train {RELATIONS[family]}"):
+        model.fit([examples(2)], **SGD)
+
+
+def test_ten_steps_of_fit(tiny: Tiny) -> None:
+    """Both backends see the same batches, and neither drops anything out."""
+    weights = []
+    for backend in ("triton", "reference"):
+        device = DEVICE if backend == "triton" else "cpu"
+        model = CrossEncoder(tiny("bert", **CONFIGS["bert"].no_dropout), backend=backend, device=device)
+        before = {name: weight.clone() for name, weight in model.model.state_dict().items()}
+        batches = [examples(20)[start : start + 2] for start in range(0, 20, 2)]
+        model.fit(batches, scheduler="constantlr", weight_decay=0.0, **SGD)
+        weights.append({name: weight.cpu() for name, weight in model.model.state_dict().items()})
+    found, expected = weights
+    moved = max(float((expected[name] - before[name]).abs().max()) for name in expected)
+    assert moved > 100 * TRAINED_WEIGHTS, "a loop that learns nothing tests nothing"
+    for name, weight in expected.items():
+        assert (found[name] - weight).abs().max() <= TRAINED_WEIGHTS, name
+
+
+def test_fit_in_half_precision(tiny: Tiny) -> None:
+    """Under autocast products are in half precision and so is what they read; parameters and streams are not."""
+    moves = []
+    for use_amp in (False, True):
+        model = CrossEncoder(tiny("bert", **CONFIGS["bert"].no_dropout), backend="triton", device=DEVICE)
+        before = torch.cat([weight.flatten().cpu() for weight in model.model.state_dict().values()])
+        model.fit([examples(2)], use_amp=use_amp, **SGD)
+        after = torch.cat([weight.flatten().cpu() for weight in model.model.state_dict().values()])
+        moves.append((after - before).double())
+    assert 0.0 < relative_noise(moves[1], moves[0]) <= AMP_NOISE
+
+
+def test_fit_with_dropout(tiny: Tiny) -> None:
+    """The same seed drops the same elements, also where activations are computed again; another one drops others."""
+    weights = []
+    settings = ((1, {}, False), (1, {}, True), (2, {}, False), (1, CONFIGS["bert"].no_dropout, False))
+    for seed, changes, recompute in settings:
+        model = CrossEncoder(tiny("bert", **changes), backend="triton", device=DEVICE)
+        torch.manual_seed(seed)
+        model.fit([examples(2)], gradient_checkpointing=recompute, **SGD)
+        weights.append(torch.cat([weight.flatten().cpu() for weight in model.model.state_dict().values()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[3])
+
+
+def test_automatic_choice_never_takes_the_interpreter(tiny: Tiny) -> None:
+    if DEVICE != "cpu":
+        pytest.skip("on a GPU nothing is interpreted")
+    model = CrossEncoder(tiny("bert"))
+    assert available_backends(model)["triton"].reasons == ("its kernels are interpreted here, which is for tests",)
+    asked = model.pipeline.request()
+    assert choose("triton", asked).name == "triton"
+    assert choose("auto", asked).name == "cpp"
+
+
+def test_the_engine_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastce.backends.triton import engine
+
+    if DEVICE == "cpu":
+        assert available_backends(device="cuda")["triton"].reasons == ("PyTorch finds no CUDA device",)
+    monkeypatch.setattr(engine, "interpreting", lambda: False)
+    assert available_backends(device="cpu")["triton"].reasons == ("it runs on CUDA devices, not on cpu",)
+    monkeypatch.setattr(engine, "installed", lambda: False)
+    assert available_backends(device="cuda")["triton"].reasons == ("Triton is not installed (pip install triton)",)
+
+
+def test_wider_heads_are_refused() -> None:
+    parts = network(attention=Attention(1, 129))
+    found = load_backend("triton").unsupported(request(parts, Parameters(*parts), device=DEVICE))
+    assert found == ["its heads are at most 128 wide, not 129"]
+
+
+def test_without_triton_the_engine_says_so() -> None:
+    program = (
+        "import sys; sys.modules['triton'] = None; from fastce.backends.triton import engine; "
+        "print(engine.BACKEND.unsupported(engine.Request(None, 'fp32', None)))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert found == "['Triton is not installed (pip install triton)']\n"
+
+
+def test_an_older_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    (reason,) = available_backends(device="cuda:1")["triton"].reasons
+    assert reason == "it needs a GPU of compute capability 8.0, and cuda:1 has 7.5"
+
+
+def test_matrices_that_read_the_same_are_one_product(tiny: Tiny) -> None:
+    """In scoring; in training the parameters stay where they are."""
+    model = CrossEncoder(tiny("bert"), backend="triton", device=DEVICE)
+    encoder = model.pipeline.built_encoder().encoder
+    assert isinstance(encoder, TritonEncoder)
+    parts = [encoder.weights.stored[f"layers.1.{part}.weight"] for part in ("query", "key", "value")]
+    assert all(part.whole is parts[0].whole for part in parts)
+    trained = model.pipeline.built_encoder(training=True).encoder
+    assert isinstance(trained, OpsEncoder)
+    own = dict(model.model.named_parameters())["bert.encoder.layer.1.attention.self.query.weight"]
+    assert trained.weights.stored["layers.1.query.weight"].whole is own
+    assert load_backend("triton").needs_module is False
