@@ -15,6 +15,7 @@ CONSTRUCTOR_ONLY = (
     "backend",
     "cache_folder",
     "config_kwargs",
+    "deterministic",
     "local_files_only",
     "model_kwargs",
     "model_name_or_path",

@@ -60,6 +60,8 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
         precision: `"fp32"`, `"bf16"`, `"fp16"` or `"int8"`, or torch's word for it: the arithmetic of `predict` and
             `rank`. Training and saving are in float32 always.
         num_threads: CPU threads for scoring; None follows `fastce.set_num_threads` and `FASTCE_NUM_THREADS`, else all.
+        deterministic: Whether scores shall be the same, bit for bit, whatever a pair is batched with. The C++ engine's
+            are anyway; other engines, whose last bits may differ otherwise, compute a pair at a time then.
 
     Attributes:
         prompts: Prompt names to texts.
@@ -93,6 +95,7 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
         backend: str = "auto",
         precision: Precision = "fp32",
         num_threads: int | None = None,
+        deterministic: bool = False,
     ):
         model_kwargs = {} if model_kwargs is None else model_kwargs
         asked = precision_from_dtype(model_kwargs.get("dtype", model_kwargs.get("torch_dtype")))
@@ -118,7 +121,7 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
         chosen_num_threads()  # a wrong environment variable says so now
         backend, precision = check_backend(backend), asked or check_precision(precision)
         with errors_of_files(source.name):
-            self.pipeline = Pipeline(checkpoint, backend, precision, num_threads)
+            self.pipeline = Pipeline(checkpoint, backend, precision, num_threads, deterministic=bool(deterministic))
         stored = checkpoint.metadata
         self.prompts = dict(stored.prompts) | dict({} if prompts is None else prompts)
         self.default_prompt_name = stored.default_prompt_name if default_prompt_name is None else default_prompt_name

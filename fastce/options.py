@@ -27,6 +27,7 @@ class ModelOptions:
         backend: Name of a backend, or `"auto"`.
         precision: The arithmetic of scoring.
         num_threads: CPU threads for scoring.
+        deterministic: Whether scores are the same bits in every batch.
     """
 
     model_name_or_path: str
@@ -40,6 +41,7 @@ class ModelOptions:
     backend: str = "auto"
     precision: Precision = "fp32"
     num_threads: int | None = None
+    deterministic: bool = False
 
     def load(self, **others: Any) -> CrossEncoder:
         """Loads the model.

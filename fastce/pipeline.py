@@ -95,13 +95,24 @@ class Pipeline:
         backend: Name of the backend to run, or `"auto"`.
         precision: The arithmetic of scoring.
         num_threads: CPU threads for scoring; None follows `fastce.set_num_threads`.
+        deterministic: Whether a pair's logits shall be the same, bit for bit, whatever it is batched with: an engine
+            that does not see to that itself computes a pair at a time.
     """
 
-    def __init__(self, checkpoint: Checkpoint, backend: str, precision: Precision, num_threads: int | None):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        backend: str,
+        precision: Precision,
+        num_threads: int | None,
+        *,
+        deterministic: bool = False,
+    ):
         self.checkpoint = checkpoint
         self.backend = check_backend(backend)
         self.precision: Precision = precision
         self.num_threads = num_threads
+        self.deterministic = deterministic
         self._encoders = EncoderCache()
         self._pair_tokenizer: PairTokenizer | None = checkpoint.pair_tokenizer()
 
@@ -191,6 +202,8 @@ class Pipeline:
         """
         pairs, distinct = tokenized
         built = self.built_encoder(precision=precision)
+        if self.deterministic and not built.encoder.batches_exactly:
+            limits = limits._replace(max_pairs=1)
         logits = torch.empty(
             len(pairs), self.checkpoint.config.num_labels, dtype=torch.float32, device=self.checkpoint.device
         )

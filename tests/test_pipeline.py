@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_models import PAIRS
 
-from fastce import CrossEncoder
+from fastce import CrossEncoder, available_backends
 from fastce.pipeline import BatchLimits, Window
 
 Tiny = Callable[..., str]
@@ -75,6 +75,30 @@ def test_an_error_of_the_source_comes_behind_what_was_read_before(tiny: Tiny) ->
     assert [len(next(found)), len(next(found))] == [3, 2]
     with pytest.raises(OSError, match="the file ends here"):
         next(found)
+
+
+@pytest.mark.parametrize("backend", ["cpp", "reference", "transformers", "triton"])
+def test_scores_that_are_the_same_bits_in_every_batch(tiny: Tiny, backend: str) -> None:
+    if not available_backends()[backend] and backend != "triton":
+        pytest.skip(f"{backend} does not run here")
+    try:
+        model = CrossEncoder(tiny("bert"), backend=backend, deterministic=True)
+    except ValueError as error:  # Triton is not installed, or not interpreted
+        pytest.skip(str(error))
+    pairs = PAIRS[:24] if backend == "triton" else PAIRS
+    expected = np.array([model.predict(pair) for pair in pairs])
+    for order in (range(len(pairs)), range(len(pairs) - 1, -1, -1), range(0, len(pairs), 3)):
+        assert np.array_equal(model.predict([pairs[number] for number in order]), expected[list(order)])
+    encoder, sizes = model.pipeline.built_encoder().encoder, []
+    logits = encoder.logits
+
+    def seen(batch: Any, *arguments: Any) -> Any:
+        sizes.append(len(batch.spans.lengths))
+        return logits(batch, *arguments)
+
+    encoder.logits = seen  # type: ignore[method-assign]
+    model.predict(pairs)
+    assert (max(sizes) == 1) == (backend != "cpp"), "who sees to it anyway computes many at once"
 
 
 def test_a_model_streams_scores(tiny: Tiny) -> None:

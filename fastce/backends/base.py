@@ -21,6 +21,8 @@ class Encoder(Protocol):
 
     shared_bytes: int
     """Bytes that a token takes while pairs share it as a part of their prefix; 0 where batches can't have prefixes."""
+    batches_exactly: bool
+    """Whether a pair's logits are the same, bit for bit, whatever it is batched with."""
     remarks: Sequence[str]
     """What was done to the weights beyond rounding them, in words."""
 

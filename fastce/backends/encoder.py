@@ -32,6 +32,7 @@ class OpsEncoder:
     """
 
     shared_bytes = 0
+    batches_exactly = False
     remarks: Sequence[str] = ()
 
     def __init__(

@@ -19,6 +19,7 @@ class TransformersEncoder:
     """Unpacks a batch, pads it as the model's tokenizer does, and calls the module's own forward."""
 
     shared_bytes = 0
+    batches_exactly = False
     remarks: Sequence[str] = ()
 
     def __init__(self, module: torch.nn.Module, tokenizer: Any, dtype: torch.dtype, device: torch.device):

@@ -185,6 +185,7 @@ class Plan:
             "model": model_digest(model.pipeline.checkpoint),
             "tokenizer": digest_of(model.pipeline.pair_tokenizer.digest(), model.tokenizer.truncation_side),
             "precision": model.pipeline.precision,
+            "deterministic": model.pipeline.deterministic,
             "max_length": model.max_length,
             "prompt": self.prompt,
             "activation": repr(model.activation_fn),

@@ -42,6 +42,8 @@ CAN = features_of(
 class CppEncoder:
     """An encoder with packed weights. Any number of threads may share it."""
 
+    batches_exactly = True
+
     def __init__(self, description: Description, precision: Precision):
         from fastce import _core
 
