@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 PACKAGES = (
     "fastce",
     "torch",
@@ -26,8 +28,8 @@ FLAGS = ("fma", "avx", "amx", "f16c", "sse4_2", "asimd", "sve", "i8mm", "bf16")
 """Beginnings of the names of instruction-set extensions that matter for arithmetic."""
 
 
-def describe_machine() -> dict[str, Any]:
-    """Processor, cores, instruction sets, memory and operating system."""
+def describe_machine(device: str = "cpu") -> dict[str, Any]:
+    """Processor, cores, instruction sets, memory and operating system, and what runs where that is a GPU."""
     facts: dict[str, str] = {}
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")
@@ -41,6 +43,7 @@ def describe_machine() -> dict[str, Any]:
         "flags": sorted(flag for flag in flags if flag.startswith(FLAGS)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
+        **({} if device == "cpu" else {"gpu": torch.cuda.get_device_name(device)}),
     }
 
 

@@ -52,11 +52,12 @@ def notes(report: Report) -> list[str]:
     """What a reader has to know beside the table, a line each."""
     machine, workload, model = report.machine, report.workload, report.model
     sizes = f" ({model['layers']} layers, width {model['hidden']})" if "layers" in model else ""
+    gpu = f"{machine['gpu']}, " if "gpu" in machine else ""
     ceilings = [f"{name} {value * 1e-9:.0f} Gop/s" for name, value in report.ceilings.items() if value is not None]
     return [
         f"{model['name']}{sizes}, {workload['num_pairs']} pairs, {workload['source']}, mean {workload['mean']} tokens, "
         f"p50 {workload['p50']}, p90 {workload['p90']}, max {workload['max']}; tokenisation included.",
-        f"{machine['cpu']}, {report.threads} of {machine['cores']} cores, {report.date}; medians of rounds over all "
+        f"{gpu}{machine['cpu']}, {report.threads} of {machine['cores']} cores, {report.date}; medians of rounds over all "
         "systems in one run.",
         "Gop/s: the operations that scores can't do without, over the time. Spearman: against transformers in fp32. "
         "Ratio: to sentence-transformers in fp32.",

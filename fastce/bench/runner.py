@@ -47,6 +47,7 @@ class Plan:
         repeats: Rounds.
         threads: Cores to use; None takes all.
         documents: Numbers of documents to measure the latency of ranking with.
+        device: Where to run.
     """
 
     model: str
@@ -58,6 +59,7 @@ class Plan:
     repeats: int = 5
     threads: int | None = None
     documents: Sequence[int] = (1, 2, 5, 10, 20, 50, 100)
+    device: str = "cpu"
 
 
 def run(plan: Plan) -> Report:
@@ -79,8 +81,9 @@ def run(plan: Plan) -> Report:
     )
     cpus = len(os.sched_getaffinity(0))
     threads = min(plan.threads or cpus, cpus)
-    results, left_out = choose_systems(("fastce", *plan.peers), plan.precisions)
-    ceilings = {precision: peak_operations_per_second(precision, threads) for precision in plan.precisions}
+    results, left_out = choose_systems(("fastce", *plan.peers), plan.precisions, plan.device)
+    on_cpu = plan.device == "cpu"
+    ceilings = {name: peak_operations_per_second(name, threads) for name in plan.precisions if on_cpu}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         session = Session(plan, workload, threads, max_length, Path(folder), stack)
         session.start(results)
@@ -94,15 +97,17 @@ def run(plan: Plan) -> Report:
         threads=threads,
         operations=None if network is None else count_operations(network, workload.lengths),
         ceilings=ceilings,
-        machine=describe_machine(),
+        machine=describe_machine(plan.device),
         versions=describe_versions(),
         results=results,
         left_out=left_out,
     )
 
 
-def choose_systems(names: Iterable[str], precisions: Sequence[Precision]) -> tuple[list[Result], list[str]]:
-    """Empty results for every system in each of its precisions, and a line for each that is not installed.
+def choose_systems(
+    names: Iterable[str], precisions: Sequence[Precision], device: str = "cpu"
+) -> tuple[list[Result], list[str]]:
+    """Empty results for every system in each of its precisions, and a line for each that can't run here.
 
     Raises:
         ValueError: A name is not in the table.
@@ -114,7 +119,10 @@ def choose_systems(names: Iterable[str], precisions: Sequence[Precision]) -> tup
         if missing := SYSTEMS[name].missing_packages():
             left_out.append(f"{name} is left out; to install it: pip install {' '.join(missing)}")
             continue
-        results += [Result(name, precision) for precision in precisions if precision in SYSTEMS[name].precisions]
+        known = SYSTEMS[name].precisions if device == "cpu" else SYSTEMS[name].on_gpus
+        if not known:
+            left_out.append(f"{name} is left out: it runs on CPUs here, not on {device}")
+        results += [Result(name, precision) for precision in precisions if precision in known]
     return results, left_out
 
 
@@ -178,6 +186,7 @@ class Session:
             self.max_length,
             pairs[:: -(-len(pairs) // SAMPLE)],
             folder,
+            self.plan.device,
         )
         return RemoteWorker(SYSTEMS[result.system].path, task, pairs, self.folder / f"{folder.name}.log")
 

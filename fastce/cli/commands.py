@@ -85,6 +85,7 @@ def bench(
     documents: Annotated[
         str, typer.Option("--documents", help="Numbers of documents to time the ranking of; empty for none.")
     ] = "1,2,5,10,20,50,100",
+    device: Annotated[str, typer.Option("--device", help="Where to run, cpu or cuda; on GPUs fp16 is usual.")] = "cpu",
     threads: ThreadsOption = None,
 ) -> None:
     """Compare with other systems: throughput, latency and memory, timed in turns, scores checked first.
@@ -94,6 +95,7 @@ def bench(
     from fastce.bench import report
     from fastce.bench.remote import WorkerError
     from fastce.bench.runner import Plan, run
+    from fastce.environment import check_device
 
     chosen = {precision_option(name) for name in precision.split(",")}
     counts = [text for text in documents.split(",") if text]
@@ -110,6 +112,7 @@ def bench(
             repeats=repeats,
             threads=threads,
             documents=[int(text) for text in counts],
+            device=str(check_device(device)),
         )
         found = run(plan)
         files = report.write(found, out)

@@ -90,6 +90,9 @@ def test_systems_run_in_the_precisions_that_they_have() -> None:
     assert [result.name for result in results] == ["fastce fp32", "fastce int8", "sentence-transformers fp32"]
     with pytest.raises(ValueError, match="no system 'tensorflow'; known are fastce, transformers,"):
         choose_systems(["tensorflow"], ["fp32"])
+    results, left_out = choose_systems(["fastce", "sentence-transformers", "onnxruntime"], ["fp16"], "cuda")
+    assert [result.name for result in results] == ["fastce fp16", "sentence-transformers fp16"]
+    assert left_out[0].startswith("onnxruntime is left out")
 
 
 def test_workers_keep_to_their_cores(stubs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

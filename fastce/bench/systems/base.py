@@ -27,6 +27,7 @@ class Task:
         max_length: Tokens of a pair at most.
         sample: Pairs like the ones to be scored, to calibrate and to tune with.
         folder: A folder of this task's own for converted models.
+        device: Where to run.
     """
 
     model: str
@@ -35,6 +36,7 @@ class Task:
     max_length: int
     sample: Sequence[Pair]
     folder: Path
+    device: str = "cpu"
 
 
 class System(Protocol):
@@ -63,15 +65,17 @@ class Entry:
 
     Attributes:
         path: `module:class` of the system.
-        precisions: What it can run.
+        precisions: What it can run on CPUs.
         packages: Modules that it imports, to the names under which pip knows them.
         converts: Whether it is a `Converter`.
+        on_gpus: What it can run on GPUs.
     """
 
     path: str
     precisions: tuple[Precision, ...]
     packages: dict[str, str] = field(default_factory=dict)
     converts: bool = False
+    on_gpus: tuple[Precision, ...] = ()
 
     def missing_packages(self) -> list[str]:
         """Packages that are not installed, as pip knows them."""
@@ -79,12 +83,15 @@ class Entry:
 
 
 SYSTEMS: dict[str, Entry] = {
-    "fastce": Entry("fastce.bench.systems.fastce:Fastce", ("fp32", "bf16", "fp16", "int8")),
-    "transformers": Entry("fastce.bench.systems.transformers:Transformers", ("fp32",)),
+    "fastce": Entry(
+        "fastce.bench.systems.fastce:Fastce", ("fp32", "bf16", "fp16", "int8"), on_gpus=("fp32", "bf16", "fp16", "int8")
+    ),
+    "transformers": Entry("fastce.bench.systems.transformers:Transformers", ("fp32",), on_gpus=("fp32",)),
     "sentence-transformers": Entry(
         "fastce.bench.systems.sentence_transformers:SentenceTransformers",
         ("fp32", "bf16"),
         {"sentence_transformers": "sentence-transformers"},
+        on_gpus=("fp32", "bf16", "fp16"),
     ),
     "onnxruntime": Entry(
         "fastce.bench.systems.onnxruntime:OnnxRuntime",
@@ -99,7 +106,10 @@ SYSTEMS: dict[str, Entry] = {
         converts=True,
     ),
     "ctranslate2": Entry(
-        "fastce.bench.systems.ctranslate2:CTranslate2", ("fp32", "int8"), {"ctranslate2": "ctranslate2"}, converts=True
+        "fastce.bench.systems.ctranslate2:CTranslate2",
+        ("fp32", "int8"),
+        {"ctranslate2": "ctranslate2"},
+        converts=True,
     ),
     "optimum-intel": Entry(
         "fastce.bench.systems.optimum_intel:OptimumIntel",

@@ -17,7 +17,11 @@ class Fastce:
     def load(self, task: Task) -> str:
         """See `System`."""
         options = ModelOptions(
-            task.model, device="cpu", precision=task.precision, max_length=task.max_length, num_threads=task.threads
+            task.model,
+            device=task.device,
+            precision=task.precision,
+            max_length=task.max_length,
+            num_threads=task.threads,
         )
         self.model = options.load(activation_fn=torch.nn.Identity())
         return f"backend {self.model.backend}"

@@ -9,7 +9,7 @@ import torch
 
 from fastce.bench.systems.base import Pair, Task
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BATCH_SIZE = 32
 
 
@@ -23,7 +23,7 @@ class SentenceTransformers:
         torch.set_num_threads(task.threads)
         self.model = CrossEncoder(
             task.model,
-            device="cpu",
+            device=task.device,
             max_length=task.max_length,
             activation_fn=torch.nn.Identity(),
             model_kwargs={"dtype": DTYPES[task.precision]},

@@ -31,7 +31,7 @@ class Transformers:
         from transformers import AutoModelForSequenceClassification
 
         model: Any = AutoModelForSequenceClassification.from_pretrained(task.model, dtype=torch.float32)
-        return model.eval()
+        return model.eval().to(task.device)
 
     @torch.inference_mode()
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
@@ -48,6 +48,6 @@ class Transformers:
                 truncation=True,
                 max_length=self.max_length,
                 return_tensors="pt",
-            )
-            logits[chosen] = self.model(**batch).logits.numpy()
+            ).to(self.model.device)
+            logits[chosen] = self.model(**batch).logits.cpu().numpy()
         return logits
