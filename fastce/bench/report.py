@@ -57,8 +57,8 @@ def notes(report: Report) -> list[str]:
     return [
         f"{model['name']}{sizes}, {workload['num_pairs']} pairs, {workload['source']}, mean {workload['mean']} tokens, "
         f"p50 {workload['p50']}, p90 {workload['p90']}, max {workload['max']}; tokenisation included.",
-        f"{gpu}{machine['cpu']}, {report.threads} of {machine['cores']} cores, {report.date}; medians of rounds over all "
-        "systems in one run.",
+        f"{gpu}{machine['cpu']}, {report.threads} of {machine['cores']} cores, {report.date}; medians of rounds over "
+        "all systems in one run.",
         "Gop/s: the operations that scores can't do without, over the time. Spearman: against transformers in fp32. "
         "Ratio: to sentence-transformers in fp32.",
         *([f"Ceiling: share of what the cores' registers allow, measured: {', '.join(ceilings)}."] if ceilings else []),
