@@ -12,12 +12,11 @@ os.environ.setdefault("TRITON_INTERPRET", "1")  # make test-gpu says 0
 import pytest
 import torch
 import transformers
+from reference_data import SHARED
 from tiny_models import save_tiny_model
 
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
-
-SHARED = Path(__file__).parents[2] / "shared"
 
 
 @pytest.fixture(autouse=True)

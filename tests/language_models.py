@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SHARED
+from reference_data import SHARED
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 VOCABULARY = SHARED / "tokenizers" / "qwen3"

@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from conftest import SHARED
 from corpora import files_of, manifest_of, rows_of
+from reference_data import SHARED
 from tiny_models import make_tiny_model
 from transformers import AutoTokenizer
 
