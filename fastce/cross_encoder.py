@@ -325,14 +325,12 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
             if device is not None:
                 self.to(device)  # type: ignore[arg-type]
             chosen = self.activation_fn if activation_fn is None else scoring.check_activation(activation_fn)
-            rescorer = Rescorer(
-                self.pipeline, check_precision(rescore), chosen, precision and check_precision(precision)
-            )
-            window, _ = self._window([(query, text) for text in texts], prompt_name, prompt)
+            fast = precision and check_precision(precision)
+            rescorer = Rescorer(self.pipeline, check_precision(rescore), chosen, fast)
             limits = BatchLimits.checked(batch_size, max_batch_tokens)
+            window, _ = self._window([(query, text) for text in texts], prompt_name, prompt)
+            tokenized, groups = self.pipeline.tokenized(window, self.max_length), np.zeros(len(texts), dtype=np.int64)
             with progress_bar(show_progress_bar, total=len(texts), description="Scoring", unit="pairs") as progress:
-                tokenized = self.pipeline.tokenized(window, self.max_length)
-                groups = np.zeros(len(texts), dtype=np.int64)
                 order, scores, _ = rescorer.top(tokenized, groups, int(top_k or 0), limits, progress.update)
         ranking = [{"corpus_id": at, "score": score} for at, score in zip(order.tolist(), scores.tolist(), strict=True)]
         return [entry | {"text": texts[entry["corpus_id"]]} for entry in ranking] if return_documents else ranking

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
+from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,7 +34,8 @@ CHUNKS = 10
 class Pool:
     """Processes with a copy of a model each, as it was when they were started.
 
-    They end with this process, with `close`, and where a `with` statement over the pool does.
+    Safe to share between threads, which take turns. They end with this process, with `close`, and where a `with`
+    statement over the pool does.
 
     Args:
         model: The model.
@@ -52,6 +54,7 @@ class Pool:
         computing.activation_fn = nn.Identity()  # what becomes of logits is the caller's
         threads = model.pipeline.num_threads or max(1, usable_cpus() // len(names))
         self._scorer = RemoteScorer([Assignment(computing, name) for name in names], ScoringOptions(), threads)
+        self._lock = Lock()
         self._num_labels = model.num_labels
         self._num_processes = len(names)
 
@@ -80,8 +83,9 @@ class Pool:
         count = len(window.first)
         size = chunk_size or min(MOST_PAIRS, max(1, math.ceil(count / (self._num_processes * CHUNKS))))
         logits = np.empty((count, self._num_labels), dtype=np.float32)
-        for start, scored in self._scorer.stream(tasks(window, size, limits), advance):
-            logits[start : start + len(scored.kept)] = scored.scores.reshape(-1, self._num_labels)
+        with self._lock:  # one call has all processes
+            for start, scored in self._scorer.stream(tasks(window, size, limits), advance):
+                logits[start : start + len(scored.kept)] = scored.scores.reshape(-1, self._num_labels)
         return torch.from_numpy(logits)
 
     def close(self) -> None:

@@ -52,7 +52,10 @@ class Errors:
     lowest: float = np.inf
 
     def add(self, differences: np.ndarray) -> None:
-        """Adds what was measured, `[num_pairs]`."""
+        """Adds what was measured, `[num_pairs]`, as far as it is numbers."""
+        differences = differences[np.isfinite(differences)]
+        if not len(differences):
+            return
         self.measured += len(differences)
         self.total += float(differences.sum(dtype=np.float64))
         self.lowest = min(self.lowest, float(differences.min()))
@@ -60,6 +63,8 @@ class Errors:
     @property
     def bound(self) -> float:
         """How much a fast logit may be below the exact one."""
+        if not self.measured:
+            return np.inf
         mean = self.total / self.measured
         return -(mean - SLACK * (mean - self.lowest))
 
@@ -73,7 +78,7 @@ class Top(NamedTuple):
     Attributes:
         kept: Their numbers, by group, best first, int64 `[num_kept]`.
         scores: Their exact scores, float32 `[num_kept]`.
-        rescored: How many pairs were scored exactly.
+        rescored: How many distinct pairs were scored exactly.
     """
 
     kept: np.ndarray
@@ -135,7 +140,7 @@ class Rescorer:
         errors = self.errors
         logits = np.zeros_like(fast)  # exact ones, where known
         is_known = np.zeros(len(fast), dtype=bool)
-        chosen = best(fast, groups, top_k)
+        chosen = np.union1d(best(fast, groups, top_k), np.flatnonzero(~np.isfinite(fast)))  # what says nothing, too
         if errors.measured < SAMPLE:  # from the lowest to the highest
             evenly = np.linspace(0, len(fast) - 1, min(SAMPLE, len(fast))).astype(np.int64)
             chosen = np.union1d(chosen, np.argsort(fast, kind="stable")[evenly])
@@ -151,7 +156,9 @@ class Rescorer:
             reaches = self._scores(fast + np.float32(errors.bound)) >= kth[groups]
             chosen = np.flatnonzero(reaches & ~is_known)
         order = best(scores, groups[known], top_k)
-        return Top(known[order], scores[order], len(known))
+        rescored = len(np.unique(tokenized.distinct[known]))
+        logger.info("%d of %d pairs were scored again in %s; %s", rescored, len(tokenized.pairs), self.exact, errors)
+        return Top(known[order], scores[order], rescored)
 
     def _logits(
         self,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastce.text_tokenizers import digest_of
 from fastce.tokenization import PairTokenizer, TokenizedPairs
 
 FILLINGS = (("0", "0"), ("1 2 3 4", "1 2 3 4"), ("1 2 3 4", "0"), ("0", "1 2 3 4"))
@@ -68,6 +69,10 @@ class TemplateTokenizer(PairTokenizer):
 
     def remember(self, texts: Iterable[str]) -> None:
         """Does nothing: texts are tokenised inside of their pairs only."""
+
+    def pair_digest(self) -> str:
+        """See `PairTokenizer`."""
+        return digest_of(super().pair_digest(), self.message_format, self.tokenizer.chat_template)
 
     def _rendered(self, pairs: Iterable[tuple[str, str]], prompt: str | None) -> list[str]:
         conversations = [messages(pair, prompt, self.message_format) for pair in pairs]

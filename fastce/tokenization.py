@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastce.text_tokenizers import FastTokenizer, Piece, PythonTokenizer, template
+from fastce.text_tokenizers import FastTokenizer, Piece, PythonTokenizer, digest_of, template
 
 TEXTS_PER_CALL = 4096
 """Texts handed to the tokenizer at once: enough for its threads, little enough for memory."""
@@ -239,6 +239,10 @@ class PairTokenizer:
     def digest(self) -> str:
         """Differs where the tokenizer would give other ids for single texts."""
         return self._snapshot().encoder.digest()
+
+    def pair_digest(self) -> str:
+        """Differs where the tokenizer would give other ids for pairs."""
+        return digest_of(self.digest(), self.tokenizer.truncation_side, self.trailing_id)
 
     def remember(self, texts: Iterable[str]) -> None:
         """Tokenises those texts that are new. May run in another thread than the calls."""

@@ -73,6 +73,19 @@ def test_score_reads_standard_input_and_writes_standard_output(tiny: Tiny) -> No
     assert len(set(scores)) == 1
 
 
+def test_several_sources_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{name}.jsonl", READABLE[:2]) for name in "ab"]
+    result = invoke("score", "--model", tiny("bert"), "--in", files[0], "--in", files[1])
+    assert result.exit_code == 1
+    assert "--in: expected one, a pattern or a folder for several files" in result.stderr
+
+
+def test_wrong_columns_are_one_line(tiny: Tiny, tmp_path: Path) -> None:
+    source = write(tmp_path / "pairs.jsonl", READABLE[:2])
+    result = invoke("score", "--model", tiny("bert"), "--in", source, "--text-columns", "query")
+    assert result.stderr == "fastce: --text-columns: expected two names, separated by a comma, got 'query'\n"
+
+
 def test_a_model_without_a_head_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     AutoModel.from_pretrained(tiny("bert")).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tiny("bert")).save_pretrained(tmp_path)

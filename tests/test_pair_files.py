@@ -51,6 +51,18 @@ def read(source: str, *arguments: Any, **options: Any) -> Pairs:
     return list(read_pairs(source, *arguments, **options))
 
 
+HALVES = [{"id": "x2", "query": "berlin"}, {"query": "berlin", "url": "x"}, {"document": "a", "n": "b"}]
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_half_a_pair_is_none(tmp_path: Path, half: dict[str, str]) -> None:
+    whole = json.dumps({"id": "x1", "query": "berlin", "document": "a city"})
+    for content in (json.dumps(half), f"{whole}\n{json.dumps(half)}"):
+        source = write(tmp_path / "pairs.jsonl", content)
+        with pytest.raises(ValueError, match=r"line \d: which two of the fields"):
+            read(source)
+
+
 @pytest.mark.parametrize("content", ["a,b\nc,d\n", '"a","b"\n"c","d"\n', "left,right\nc,d\n"])
 def test_a_first_line_is_no_header_by_guess(tmp_path: Path, content: str) -> None:
     source = write(tmp_path / "pairs.csv", content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -41,6 +42,13 @@ def test_what_becomes_of_logits_is_as_without_a_pool(model: CrossEncoder, pool: 
     assert np.array_equal(model.predict(PAIRS, pool=pool, **options), model.predict(PAIRS, **options))
     assert np.array_equal(model.predict(PAIRS[0], pool=pool), model.predict(PAIRS[0]))
     assert len(model.predict([], pool=pool)) == 0
+
+
+def test_threads_take_turns(model: CrossEncoder, pool: Pool) -> None:
+    expected = model.predict(PAIRS)
+    with ThreadPoolExecutor(4) as threads:
+        calls = [threads.submit(model.predict, PAIRS, pool=pool, chunk_size=9) for _ in range(6)]
+        assert all(np.array_equal(call.result(), expected) for call in calls)
 
 
 def test_a_list_of_devices_is_a_pool_for_one_call(tiny: Tiny) -> None:

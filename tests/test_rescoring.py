@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,15 @@ def test_the_top_is_that_of_the_exact_precision(tiny: Tiny, top_k: int, activati
     for query in SENTENCES[:6]:
         found = model.rank(query, TEXTS, top_k=top_k, precision="int8", rescore="fp32", return_documents=True)
         assert found == model.rank(query, TEXTS, top_k=top_k, return_documents=True)
+
+
+def test_how_many_were_scored_again_is_logged(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="fastce.rescoring"):
+        CrossEncoder(tiny("bert")).rank("a", TEXTS, top_k=3, precision="int8", rescore="fp32")
+    pattern = (
+        r"\d+ of \d+ pairs were scored again in fp32; fast logits at most [\d.]+ too low, as measured on \d+ pairs"
+    )
+    assert re.fullmatch(pattern, caplog.messages[0])
 
 
 def test_equal_scores_are_in_the_order_of_the_documents(tiny: Tiny) -> None:

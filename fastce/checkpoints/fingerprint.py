@@ -9,8 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from fastce.text_tokenizers import digest_of
+
 if TYPE_CHECKING:
     from fastce.checkpoints.checkpoint import Checkpoint
+    from fastce.cross_encoder import CrossEncoder
 
 SAMPLE_BYTES = 64
 """Read at the beginning, in the middle and at the end of each tensor: training changes a tensor nearly everywhere."""
@@ -84,6 +89,34 @@ def telling_parts(file: int) -> Iterator[bytes]:
             begin, end = tensor["data_offsets"]
             for at in (begin, (begin + end) // 2, max(begin, end - SAMPLE_BYTES)):
                 yield os.pread(file, min(SAMPLE_BYTES, end - begin), 8 + size + at)
+
+
+def scoring_facts(model: CrossEncoder) -> dict[str, Any]:
+    """What the scores of a model depend on, by name, beside the machine."""
+    pipeline = model.pipeline
+    return {
+        "model": model_digest(pipeline.checkpoint),
+        "tokenizer": pipeline.pair_tokenizer.pair_digest(),
+        "precision": pipeline.precision,
+        "deterministic": pipeline.deterministic,
+        "max_length": model.max_length,
+        "prompt": model.prompt_of(None, None),
+        "activation": function_facts(model.activation_fn),
+    }
+
+
+def function_facts(function: Any) -> str:
+    """What tells an activation function from others: its name, its parameters and plain attributes, or its code."""
+    if not isinstance(function, torch.nn.Module):
+        code = getattr(function, "__code__", None)
+        qualified = getattr(function, "__qualname__", type(function).__qualname__)
+        named = f"{getattr(function, '__module__', '')}.{qualified}"
+        return named if code is None else f"{named} {digest_of(code.co_code, code.co_consts)}"
+    plain = {name: value for name, value in vars(function).items() if isinstance(value, int | float | str)}
+    weights = [(name, tensor.tolist()) for name, tensor in function.state_dict().items()]
+    kind = type(function)
+    known = f"{function!r}" if kind.__module__.startswith("torch.nn.") else f"{kind.__module__}.{kind.__qualname__}"
+    return f"{known} {digest_of(plain, weights)}" if weights or not kind.__module__.startswith("torch.nn.") else known
 
 
 def model_digest(checkpoint: Checkpoint) -> str:

@@ -48,7 +48,7 @@ TextStoreOption = Annotated[
 EXAMPLES = """
 \b
 Exit codes: 0 all rows are scored, or skipped as asked for; 1 an error, and 130 or 143 interrupted or terminated: what
-was written stays whole, and the same command goes on; 2 wrong usage.
+was written stays whole, and the same command goes on; 2 options that are unknown or missing.
 
 \b
 Examples:
@@ -61,9 +61,9 @@ Examples:
 @app.command(epilog=EXAMPLES)
 def score(
     model: ModelOption,
-    source: Annotated[
-        str,
-        typer.Option("--in", "--pairs", help="Pairs: files, folder, pattern or address; - or a pipe gives JSON lines."),
+    sources: Annotated[
+        list[str],
+        typer.Option("--in", "--pairs", help="A file, folder, pattern or address; - or a pipe gives JSON lines."),
     ],
     target: Annotated[
         str, typer.Option("--out", help="A folder of parts, or a .parquet, .jsonl, .csv or .trec file, or - .")
@@ -119,11 +119,13 @@ def score(
     --text-columns; a JSON line may be a list of two texts. Text files are UTF-8, or UTF-16 or UTF-32 with a byte-order
     mark, and may be compressed (.gz, .zst, .bz2). With --queries and --docs, pairs are of ids; TREC runs too.
     """
+    if len(sources) > 1:
+        fail(f"--in: expected one, a pattern or a folder for several files, got {' and '.join(sources)}")
     options = model_options(model, max_length, backend, precision, threads)
     with errors_told():
         found = fastce.score_corpus(
             options,
-            source,
+            sources[0],
             target,
             queries=queries,
             documents=documents,
@@ -148,6 +150,8 @@ def score(
             show_progress_bar=True,
         )
     tell(found, summary)
+    if num_shards > 1:
+        typer.echo(f"shard {shard_index} of {num_shards} is done; fastce merge {target} finishes the job", err=True)
 
 
 @app.command()
@@ -156,7 +160,7 @@ def rerank(
     queries: Annotated[str, typer.Option("--queries", help="A table of ids and queries.")],
     corpus: Annotated[str, typer.Option("--corpus", "--docs", help="A table of ids and documents.")],
     run: Annotated[str, typer.Option("--run", help="What to rerank: a TREC run, or a table of ids.")],
-    target: Annotated[str, typer.Option("--out", help="The new run, a .trec file, or a file or folder as for score.")],
+    target: Annotated[str, typer.Option("--out", help="The new run: a .trec file, or .parquet, .jsonl or .csv.")],
     qrels: Annotated[
         str | None, typer.Option("--qrels", help="Judgements: print nDCG@10 and MRR@10; needs ir-measures.")
     ] = None,
@@ -177,11 +181,14 @@ def rerank(
     Tables are .tsv, .csv, .jsonl (with _id, title and text as BEIR has them) or Parquet files, compressed or not.
     """
     from fastce.corpus.evaluate import check_measures, measures
+    from fastce.corpus.writers import ENDINGS, format_of
 
     options = model_options(model, max_length, backend, precision, threads)
     with errors_told():
+        if format_of(target) is None:
+            fail(f"--out: expected a file ending in {', '.join(ENDINGS)}, got {target}; fastce score writes folders")
         if qrels is not None:
-            check_measures(target)
+            check_measures(target, qrels)
         found = fastce.score_corpus(
             options,
             run,
@@ -204,12 +211,17 @@ def rerank(
 
 
 @app.command()
-def merge(folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The folder of a job.")]) -> None:
+def merge(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The folder of a job.")],
+    other_machines: Annotated[
+        bool, typer.Option("--other-machines", help="Take shards of another machine or version, too.")
+    ] = False,
+) -> None:
     """Check the parts of all shards, find the best of each query where these are wanted, and seal the folder."""
     from fastce.corpus.finish import merge as merge_shards
 
     with errors_told():
-        found = merge_shards(folder)
+        found = merge_shards(folder, other_machines=other_machines)
     typer.echo(f"{folder}: {found.rows_read:,} rows, {found.rows_scored:,} scored, {found.rows_skipped:,} skipped")
 
 
@@ -218,14 +230,16 @@ def errors_told() -> Iterator[None]:
     """Ends the program with one line where the user can do something about it."""
     try:
         yield
-    except BrokenPipeError:
-        raise  # nobody reads on, which is no fault; the command line ends quietly
+    except (BrokenPipeError, typer.Exit):
+        raise  # nobody reads on, which is no fault; or what is wrong has been said
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         fail(str(error))
 
 
 def tell(found: Statistics, summary: bool) -> None:
     """Says what was done, on standard error."""
+    if found.rows_read and found.rows_before == found.rows_read and not found.pairs_computed:
+        typer.echo(f"nothing to do: all {found.rows_read:,} rows were scored before", err=True)
     if summary:
         typer.echo(json.dumps(asdict(found)), err=True)
     elif found.rows_skipped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from fastce.corpus.readers.files import input_files, open_bytes
@@ -12,12 +13,12 @@ MEASURES = {"nDCG@10": "nDCG@10", "MRR@10": "RR@10"}
 """What the measures are called, here and in ir-measures."""
 
 
-def check_measures(run: str) -> None:
-    """Raises unless a run can be measured once it is written.
+def check_measures(run: str, qrels: str) -> None:
+    """Raises unless a run can be measured by judgements once it is written.
 
     Raises:
         ImportError: ir-measures is not installed.
-        ValueError: It will be no .trec file.
+        ValueError: It will be no .trec file, or be written over the judgements.
     """
     try:
         import ir_measures  # noqa: F401
@@ -25,6 +26,9 @@ def check_measures(run: str) -> None:
         raise ImportError("--qrels needs the package ir-measures: pip install ir-measures") from error
     if format_of(run) != "trec":
         raise ValueError(f"--qrels: measures a .trec file, and {run} is none")
+    input_files(qrels, ())
+    if Path(run).exists() and Path(run).resolve() == Path(qrels).resolve():
+        raise ValueError(f"{run}: it would be written over the judgements")
 
 
 def measures(qrels: str, run: str) -> dict[str, float]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 from pyarrow import parquet
 
@@ -14,11 +15,12 @@ from fastce.corpus.output import ranking
 from fastce.corpus.statistics import Statistics
 
 
-def merge(path: Path) -> Statistics:
+def merge(path: Path, *, other_machines: bool = False) -> Statistics:
     """Checks the shards of a job, and finishes it.
 
     Args:
         path: The job's folder, with the parts and manifests of all its shards.
+        other_machines: Whether shards of other machines or versions belong together, whose last bits may differ.
 
     Returns:
         The rows of the whole job.
@@ -34,7 +36,7 @@ def merge(path: Path) -> Statistics:
     folder = JobFolder(path, first.settings["format"], is_ranked=first.settings["top_k"] is not None)
     with folder.locked(first.num_shards, first.num_shards):  # besides the shards' own
         shards = [folder.manifest_of(shard, first.num_shards) for shard in range(first.num_shards)]
-        check_shards(path, shards)
+        check_shards(path, shards, other_machines=other_machines)
         parts = {number: part for shard in shards for number, part in shard.parts.items()}
         whole = replace(first, shard=0, num_shards=1, parts=parts)
         check_parts(folder, whole)
@@ -44,6 +46,9 @@ def merge(path: Path) -> Statistics:
             rows_skipped=sum(part.skipped for part in parts.values()),
         )
         whole.write(path)
+        for shard in shards:
+            if shard.name != whole.name:  # what they say is in the whole one now
+                (path / shard.name).unlink()
         finish(folder, whole, statistics)
     return statistics
 
@@ -65,19 +70,31 @@ def finish(folder: JobFolder, whole: Manifest, statistics: Statistics) -> None:
     write_whole(folder.path / SUCCESS, lambda file: file.write(b""))
 
 
-def check_shards(path: Path, shards: list[Manifest]) -> None:
-    """Raises RefusedError unless all shards are done, and of one job."""
+def check_shards(path: Path, shards: list[Manifest], *, other_machines: bool) -> None:
+    """Raises RefusedError unless all shards are done, of one job, and of machines that give the same bits."""
     first = shards[0]
     for shard in shards:
-        if shard.rows is None:
+        if not shard.is_complete:
             raise RefusedError(
                 f"{path}: shard {shard.shard} of {shard.num_shards} is not done; run it again, it goes on"
             )
-        changed = differences({**first.settings, "input": first.rows}, {**shard.settings, "input": shard.rows})
+        changed = differences(facts_of(first), facts_of(shard))
         if changed:
             raise RefusedError(
                 f"{path}: shards {first.shard} and {shard.shard} are of different jobs ({'; '.join(changed)})"
             )
+        changed = differences(first.machine, shard.machine)
+        if changed and not other_machines:
+            raise RefusedError(
+                f"{path}: shards {first.shard} and {shard.shard} were made elsewhere ({'; '.join(changed)}), where the "
+                "last bits of scores may differ; --other-machines takes them all the same"
+            )
+
+
+def facts_of(shard: Manifest) -> dict[str, Any]:
+    """What shards of one job have in common; their files may lie elsewhere, and be copies."""
+    files = [(PurePath(path).name, size) for path, size, _ in shard.files]
+    return {**shard.settings, "rows": shard.rows, "files": files, "texts": shard.texts}
 
 
 def check_parts(folder: JobFolder, whole: Manifest) -> None:

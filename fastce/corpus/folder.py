@@ -75,14 +75,15 @@ class JobFolder:
         for file in self.parts.glob(".part-*.unfinished"):  # of a run that was killed; other shards' may be in work
             if int(file.name.split("-")[1].split(".")[0]) % now.num_shards == now.shard:
                 file.unlink()
-        found = sorted(self.path.glob("_manifest*.json"))
+        found = {file.name: Manifest.read(file) for file in sorted(self.path.glob("_manifest*.json"))}
         if overwrite:
-            self._clear()
+            self._clear(now, list(found.values()))
         elif found:
-            # Of another shard the settings are to be the same too.
-            before = Manifest.read(self.path / now.name if (self.path / now.name) in found else found[0])
-            self._check(before, now, other_machines)
-            if before.name == now.name:
+            # Of another shard the settings are to be the same too; a job that has done nothing yet has no say.
+            before = found.get(now.name) or next(iter(found.values()))
+            if before.parts or before.name != now.name:
+                self._check(before, now, other_machines)
+            if before.name == now.name and before.parts:
                 return before
         elif any(file for file in self.path.iterdir() if not file.name.startswith(("_", "."))):
             raise RefusedError(
@@ -107,11 +108,24 @@ class JobFolder:
                 "--other-machines goes on all the same"
             )
 
-    def _clear(self) -> None:
-        for folder in (self.path, self.path / ERRORS, self.path / CANDIDATES):
-            for name in ("part-*", ".part-*", "_manifest*.json", STATISTICS, SUCCESS):
-                for file in folder.glob(name):
-                    file.unlink()
+    def _clear(self, now: Manifest, found: list[Manifest]) -> None:
+        """Removes what jobs have written: that nobody need do anything more first, what they have done last.
+
+        Of the shards of this very job, only what this one has written: the others may be at work.
+        """
+        (self.path / SUCCESS).unlink(missing_ok=True)
+        (self.path / STATISTICS).unlink(missing_ok=True)
+        own = [before for before in found if before.name == now.name]
+        is_shard = now.num_shards > 1 and all(before.num_shards == now.num_shards for before in found)
+        for before in own if is_shard else found:
+            ending = before.settings["format"]
+            names = [part.file for part in before.parts.values()]
+            names += [f"{ERRORS}/part-{part.number:05}.jsonl" for part in before.parts.values()]
+            if before.settings["top_k"] is not None:  # what was made of the parts
+                names += [file.name for file in self.path.glob(f"part-*.{ending}")]
+            for name in names:
+                (self.path / name).unlink(missing_ok=True)
+            (self.path / before.name).unlink()
 
     def write_part(self, number: int, table: pa.Table, bad: list[BadRow]) -> dict[str, Any]:
         """Writes a part and the reasons of its bad rows; returns what a `Part` says of its file."""

@@ -64,19 +64,25 @@ class FolderJob:
             self.folder.check_part(part, whole=False)
             progress.resume(part.rows, part.skipped)
         retried = {number for number, part in manifest.parts.items() if part.skipped} if retry_failed else set()
-        if has_changed or manifest.rows is None or retried:
+        if has_changed or retried or not manifest.is_complete:
             (self.folder.path / SUCCESS).unlink(missing_ok=True)
             windows = self._windows(has_changed, retried)
             self._score(self._missing(windows, retried), scorer, progress)
+            end = max((part.start + part.rows for part in manifest.parts.values()), default=0)
+            if has_changed and windows.end < end:
+                raise RefusedError(
+                    f"{self.folder.path}: the input is not the one that it was begun with: it has {windows.end} rows, "
+                    f"and had {end}; choose another folder, or --overwrite to begin anew"
+                )
             manifest.files, manifest.texts = self.plan.files(), self.plan.texts()
-            manifest.rows = max([windows.end, *(part.start + part.rows for part in manifest.parts.values())])
+            manifest.rows = max(windows.end, end)
             manifest.write(self.folder.path)
 
     def _check_texts(self) -> None:
         """Refuses tables of texts that are not what they were; they may have grown at their end."""
         for name, (count, digest) in self.manifest.texts.items():
             now_count, now_digest = self.plan.texts()[name]
-            if (now_count, now_digest) == (count, digest):
+            if [now_count, now_digest] == [count, digest]:
                 continue
             table = table_of_texts(str(getattr(self.plan.input, name)))
             if now_count < count or digest_of_texts(read_texts(table, count)) != digest:
@@ -148,15 +154,16 @@ class FolderJob:
         if before is not None and before.rows == rows.num_rows:
             table = pa.concat_tables([self.folder.read_part(before, table.schema), table])
             table = table.take(pa.array(np.argsort(table.column("row").to_numpy(), kind="stable")))
-        others = {number: part for number, part in self.manifest.parts.items() if number != rows.part}
         if before is not None:  # from now on its file may be the old one or the new one
-            replace(self.manifest, parts=others).write(self.folder.path)
+            self.manifest.rows = None
+            del self.manifest.parts[rows.part]
+            self.manifest.write(self.folder.path)
         file = self.folder.write_part(rows.part, table, rows.bad)
         skipped = len(rows.bad)
         part = Part(
             rows.part, rows.start, rows.num_rows, rows.num_rows - skipped, skipped, **file, input_digest=rows.digest
         )
-        replace(self.manifest, parts={**others, rows.part: part}).write(self.folder.path)
+        replace(self.manifest, parts={**self.manifest.parts, rows.part: part}).write(self.folder.path)
         self.manifest.parts[rows.part] = part
         if before is not None:
             progress.resume(-before.rows, -before.skipped)
@@ -190,10 +197,15 @@ def run_in_folder(
 
         def kept() -> str:
             done = sum(part.rows for part in found.parts.values())
-            return f"{folder.path} has {len(found.parts)} whole parts of {done:,} rows; the same command goes on"
+            how = " without --overwrite" if overwrite else ""
+            return f"{folder.path} has {len(found.parts)} whole parts of {done:,} rows; the same command{how} goes on"
+
+        def count() -> int | None:
+            total = job.plan.source.count()
+            return None if total is None else total // found.num_shards
 
         try:
-            with interrupts_explained(kept), Progress(show_progress, job.plan.source.count) as progress:
+            with interrupts_explained(kept), Progress(show_progress, count) as progress:
                 job.run(found, scorer, progress, retry_failed=retry_failed)
         except OSError as error:
             if error.errno != errno.ENOSPC:

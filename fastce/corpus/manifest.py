@@ -70,6 +70,14 @@ class Manifest:
         """The name of its file."""
         return manifest_name(self.shard, self.num_shards)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the end of the input was seen, and every part of this shard is there."""
+        if self.rows is None:
+            return False
+        number = -(-self.rows // self.settings["rows_per_part"])
+        return all(part in self.parts for part in range(self.shard, number, self.num_shards))
+
     @classmethod
     def read(cls, path: Path) -> Manifest:
         """Reads a manifest.
@@ -130,12 +138,12 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         if isinstance(error, OSError) and error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes sure that a folder's names are on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Makes sure that a file, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

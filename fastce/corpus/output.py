@@ -18,13 +18,16 @@ QUERY, FIRST_ROW = "_query", "_first_row"
 ID_COLUMNS = ("query_id", "document_id")
 
 
-def table_of_rows(window: RowWindow, *, has_ids: bool, kept: tuple[str, ...], is_ranked: bool) -> pa.Table:
+def table_of_rows(
+    window: RowWindow, labels: list[str], kept: tuple[str, ...], *, has_ids: bool, is_ranked: bool
+) -> pa.Table:
     """What is written beside the scores of a window's rows.
 
     Args:
         window: The rows.
-        has_ids: Whether their pairs are of ids, which are written then.
+        labels: The names of the model's labels.
         kept: The names of the further fields, in their order.
+        has_ids: Whether their pairs are of ids, which are written then.
         is_ranked: Whether the best of each query will be looked for.
 
     Raises:
@@ -37,7 +40,7 @@ def table_of_rows(window: RowWindow, *, has_ids: bool, kept: tuple[str, ...], is
             for name, ids in zip(ID_COLUMNS, (window.first, window.second), strict=True)
         }
     for name in kept:
-        if name in (*columns, QUERY, FIRST_ROW, "score", "scores", "rank"):
+        if name in (*columns, QUERY, FIRST_ROW, "score", "scores", "rank", *(f"score_{label}" for label in labels)):
             raise ValueError(f"--keep: a column called {name!r} is written anyway")
         columns[name] = window.others.column(name)
     if is_ranked:
@@ -61,6 +64,8 @@ def with_scores(rows: pa.Table, scored: Scored, labels: list[str], *, in_one_col
     """
     if len(scored.kept) < rows.num_rows:
         rows = rows.take(pa.array(scored.kept))
+    if in_one_column:
+        rows = in_words_of_json(rows)
     if len(labels) == 1:
         return rows.append_column("score", pa.array(scored.scores.reshape(-1), pa.float32()))
     scores = scored.scores.reshape(-1, len(labels))
@@ -74,6 +79,20 @@ def with_scores(rows: pa.Table, scored: Scored, labels: list[str], *, in_one_col
     return rows
 
 
+def in_words_of_json(table: pa.Table) -> pa.Table:
+    """A table whose times and decimal numbers are texts.
+
+    Raises:
+        ValueError: A column has bytes.
+    """
+    for place, column in enumerate(table.schema):
+        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            raise ValueError(f"--keep: {column.name} has bytes, for which JSON has no word; take Parquet")
+        if pa.types.is_temporal(column.type) or pa.types.is_decimal(column.type):
+            table = table.set_column(place, column.name, table.column(place).cast(pa.string()))
+    return table
+
+
 def ranking(candidates: Iterable[pa.Table], top_k: int | None) -> pa.Table:
     """The best rows of each query, the queries in the order of their first rows, with ranks from 1 up.
 
@@ -83,7 +102,8 @@ def ranking(candidates: Iterable[pa.Table], top_k: int | None) -> pa.Table:
     """
     table = pa.concat_tables(candidates)
     table = table.take(pa.array(np.argsort(table.column("row").to_numpy(), kind="stable"))).combine_chunks()
-    names = np.frombuffer(b"".join(table.column(QUERY).to_pylist()), dtype="S16")
+    queries = table.column(QUERY).combine_chunks()
+    names = np.frombuffer(queries.buffers()[1], dtype="S16", count=len(queries), offset=16 * queries.offset)
     _, found = np.unique(names, return_inverse=True)
     first_rows = np.full(len(names), np.iinfo(np.int64).max)
     np.minimum.at(first_rows, found, table.column(FIRST_ROW).to_numpy())

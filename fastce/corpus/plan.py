@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 import fastce
-from fastce.checkpoints.fingerprint import model_digest
+from fastce.checkpoints.fingerprint import scoring_facts
 from fastce.corpus.manifest import Manifest
 from fastce.corpus.output import table_of_rows
 from fastce.corpus.readers.fields import ID_NAMES, Fields
@@ -22,7 +22,6 @@ from fastce.corpus.store import StoredPairs, TextStore, stored_texts, table_of_t
 from fastce.corpus.windows import BadRow, RowWindow
 from fastce.environment import cpp_facts
 from fastce.pipeline import BatchLimits, Pairs, Window
-from fastce.text_tokenizers import digest_of
 
 if TYPE_CHECKING:
     from fastce.cross_encoder import CrossEncoder
@@ -167,7 +166,8 @@ class Plan:
         if self.is_ranked:
             number: dict[str, int] = {}
             groups = np.array([number.setdefault(query, len(number)) for query in window.first], dtype=np.int64)
-        table = table_of_rows(window, has_ids=self.input.has_ids, kept=self.input.kept, is_ranked=self.is_ranked)
+        has_ids, kept = self.input.has_ids, self.input.kept
+        table = table_of_rows(window, self.labels, kept, has_ids=has_ids, is_ranked=self.is_ranked)
         rows = Rows(window.part, window.start, window.num_rows, table, window.bad, window.digest(window.num_rows))
         return rows, Task(pairs, groups, self.limits)
 
@@ -175,6 +175,7 @@ class Plan:
         """The job, before anything is done."""
         model = self.model
         settings: dict[str, Any] = {
+            "pairs_of": "ids" if self.input.has_ids else "texts",
             "columns": None if self.input.columns is None else list(self.input.columns),
             "has_header": self.input.has_header,
             "keep": list(self.input.kept),
@@ -182,14 +183,8 @@ class Plan:
             "rows_per_part": self.window,
             "top_k": self.scoring.top_k,
             "rescore": self.scoring.rescore,
-            "model": model_digest(model.pipeline.checkpoint),
-            "tokenizer": digest_of(model.pipeline.pair_tokenizer.digest(), model.tokenizer.truncation_side),
-            "precision": model.pipeline.precision,
-            "deterministic": model.pipeline.deterministic,
-            "max_length": model.max_length,
-            "prompt": self.prompt,
-            "activation": repr(model.activation_fn),
             "labels": self.labels,
+            **scoring_facts(model),
         }
         machine = {
             "backend": model.backend,

@@ -61,7 +61,8 @@ def score_corpus(
 
     A folder is written part by part; called again with the same arguments, a job that was stopped, killed or met with
     an error goes on behind the last whole part, and rows that were appended to the input are scored. Each row is scored
-    exactly once, with the score that `CrossEncoder.predict` gives it. Memory does not grow with the input.
+    exactly once, with the score that `CrossEncoder.predict` gives it. Memory does not grow with the input, but with what
+    may be among the best where `top_k` is given.
 
     Args:
         model: A model, what it is loaded with, or its directory or Hub id.
@@ -107,13 +108,16 @@ def score_corpus(
     limits = BatchLimits.checked(batch_size, max_batch_tokens)
     if top_k is not None:
         check_positive(top_k, "top_k")
+    for what, names in (("columns", columns), ("devices", devices)):
+        if isinstance(names, str):
+            raise ValueError(f"{what}: expected a list, got {names!r}")
     source = Input(
         str(pairs),
         None if queries is None else str(queries),
         None if documents is None else str(documents),
         columns,
         has_header,
-        tuple(keep),
+        tuple(dict.fromkeys([keep] if isinstance(keep, str) else keep)),
         text_store,
     )
     name = chosen_format(str(output), output_format)
@@ -130,7 +134,9 @@ def score_corpus(
     ):
         if is_file and given:
             raise ValueError(f"{what} is for folders, and {output} is a file")
-    source.source()  # what can't be read says so before a model is loaded
+    check_places(source, str(output), is_file=is_file)  # before a model is loaded
+    if name == "trec" and not source.has_ids:
+        raise ValueError("a run of TREC needs pairs of ids; give --queries and --docs")
     loaded = load(model)
     rows = WINDOW if is_file else check_positive(rows_per_part, "rows_per_part")
     plan = Plan(loaded, source, scoring, limits, rows, is_ranked=top_k is not None or name == "trec")
@@ -147,6 +153,29 @@ def score_corpus(
             retry_failed=retry_failed,
             show_progress=show_progress_bar,
         )
+
+
+def check_places(source: Input, output: str, *, is_file: bool) -> None:
+    """Raises ValueError where what is written would be what is read, OSError where there is nothing to read."""
+    rows = source.source()
+    if "://" in output:
+        raise ValueError(f"{output}: expected a folder or a file of this machine; addresses are for reading")
+    if output == STANDARD_OUTPUT:
+        return
+    target, folder = Path(output).resolve(), Path(source.pairs)
+    if folder.is_dir() and not is_file and target.is_relative_to(folder.resolve()):
+        raise ValueError(f"{output}: is in the folder that is read, and would be read the next time")
+    tables = [name for name in (source.queries, source.documents) if name is not None]
+    for name in (*(file.path for file in rows.files), *tables):
+        place = Path(name)
+        if "://" in name or not place.exists():
+            continue
+        if place.resolve() == target or (not is_file and place.resolve().parent == target):
+            raise ValueError(
+                f"{output}: it would be written over while it is read"
+                if is_file
+                else f"{output}: has what is read, {name}"
+            )
 
 
 def load(model: CrossEncoder | ModelOptions | str) -> CrossEncoder:

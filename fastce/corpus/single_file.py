@@ -43,7 +43,6 @@ def run_into_file(plan: Plan, scorer: Scorer, target: str, name: str, show_progr
         OSError: A file can't be read or written.
         Interrupted: On a keyboard interrupt.
     """
-    check_target(plan, target)
     output = FORMATS[name]
     with Progress(show_progress, plan.source.count) as progress:
         items = items_of(plan)
@@ -71,14 +70,6 @@ def run_into_file(plan: Plan, scorer: Scorer, target: str, name: str, show_progr
 def open_target(target: str) -> Any:
     """Opens a file, or standard output, which is left open."""
     return nullcontext(sys.stdout.buffer) if target == STANDARD_OUTPUT else open(target, "wb")
-
-
-def check_target(plan: Plan, target: str) -> None:
-    """Raises ValueError where the target is one of the files that are read."""
-    there = Path(target)
-    for file in plan.source.files:
-        if target != STANDARD_OUTPUT and there.exists() and Path(file.path).exists() and there.samefile(file.path):
-            raise ValueError(f"{target}: it would be written over while it is read")
 
 
 def items_of(plan: Plan) -> Iterator[tuple[Rows, Task]]:

@@ -113,7 +113,7 @@ class RowSource:
         """
         schema = None if start == 0 else next((chunk.others.schema for chunk in self.chunks()), None)
         for file in self.files:
-            with open_bytes(file) as stream, self._rows(file, stream) as rows:
+            with named_errors(file), open_bytes(file) as stream, self._rows(file, stream) as rows:
                 start -= rows.skip(start)
                 for chunk in rows.chunks(schema):
                     schema = chunk.others.schema
@@ -146,6 +146,17 @@ class RowSource:
                     bad[row] = TypeError(f"{place(row)}[{position}]: expected {expected}, got {describe(value)}")
             columns.append(values)
         return Chunk(columns[0], columns[1], others, bad)
+
+
+@contextmanager
+def named_errors(file: InputFile) -> Iterator[None]:
+    """Puts the file's name before what is wrong with its bytes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and file.path not in str(error):
+            raise OSError(f"{file.path}: {error}") from error
+        raise
 
 
 def num_lines(file: InputFile) -> int:
@@ -255,14 +266,14 @@ def table_of(columns: dict[str, list[Any]], schema: pa.Schema | None, num_rows: 
     for name, values in columns.items():
         kind = None if schema is None else schema.field(name).type
         try:
-            array = pa.array(values, kind)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError):
+            array = array_of(values, kind)
+        except MISFITS:
             kind = kind or type_of(values)
             fit = []
             for row, value in enumerate(values):
                 try:
-                    fit.append(pa.array([value], kind)[0].as_py())
-                except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError):
+                    fit.append(array_of([value], kind)[0].as_py())
+                except MISFITS:
                     unfit[row] = f"{name}: expected {kind}, got {describe(value)}"
                     fit.append(None)
             array = pa.array(fit, kind)
@@ -272,10 +283,28 @@ def table_of(columns: dict[str, list[Any]], schema: pa.Schema | None, num_rows: 
     return pa.table(arrays), unfit
 
 
+MISFITS = (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError)
+"""What Arrow raises of values that don't fit."""
+
+
+def array_of(values: list[Any], kind: pa.DataType | None) -> pa.Array:
+    """Values as an array; of a type, without losing what they say, which Arrow would do to fractions and booleans.
+
+    Raises:
+        ArrowInvalid: A value is of another type, or one of `MISFITS`.
+    """
+    if kind is None or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return pa.array(values, kind)
+    array = pa.array(values)
+    if pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_null(array.type):
+        return array.cast(kind, safe=True)
+    raise pa.ArrowInvalid(f"{array.type} is not {kind}")
+
+
 def type_of(values: list[Any]) -> pa.DataType:
     """The type of the first value that has one."""
     for value in values:
-        with suppress(pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError):
+        with suppress(*MISFITS):
             if (kind := pa.array([value]).type) != pa.null():
                 return kind
     return pa.string()

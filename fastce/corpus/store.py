@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -21,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastce.corpus.manifest import sync
 from fastce.corpus.readers.fields import TABLE_NAMES, Fields
 from fastce.corpus.readers.files import InputFile
 from fastce.corpus.source import RowSource, with_title
@@ -29,6 +31,8 @@ from fastce.text_tokenizers import digest_of
 from fastce.tokenization import EncodedTexts, PairTokenizer
 
 FORMAT = 1
+UNFINISHED = ".making-"
+A_DAY = 24 * 60 * 60
 TEXTS_PER_WRITE = 16_384
 
 Text = tuple[str, str]
@@ -105,6 +109,9 @@ class TextStore:
         self.has_tokens: bool = facts["has_tokens"]
         self._ids, self._rows, self._ends = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS)
         kind = np.int32 if self.has_tokens else np.uint8
+        expected = int(self._ends[-1]) * np.dtype(kind).itemsize if self.num_texts else 0
+        if (folder / "values.bin").stat().st_size != expected:
+            raise ValueError(f"{folder}: the stored texts are cut; delete the folder, and they are made again")
         is_empty = self.num_texts == 0 or self._ends[-1] == 0
         self._values = np.empty(0, kind) if is_empty else np.memmap(folder / "values.bin", dtype=kind, mode="r")
 
@@ -206,10 +213,16 @@ def stored_texts(source: RowSource, tokenizer: PairTokenizer, prompt: str | None
     home = (cache_folder() / "texts" if folder is None else folder).absolute() / digest_of(*facts)
     if not (home / "store.json").exists():
         home.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(mkdtemp(prefix=".making-", dir=home.parent))
+        for left in home.parent.glob(f"{UNFINISHED}*"):  # by a process that was killed
+            if time.time() - left.stat().st_mtime > A_DAY:
+                shutil.rmtree(left, ignore_errors=True)
+        made = Path(mkdtemp(prefix=UNFINISHED, dir=home.parent))
         try:
             write_store(made, source, tokenizer, prompt)
+            for file in made.iterdir():
+                sync(file)
             made.rename(home)
+            sync(home.parent)
         except OSError:
             if not (home / "store.json").exists():  # another process was faster
                 raise

@@ -1,4 +1,4 @@
-"""The process of one worker. `python -m fastce.corpus.worker CONNECTION LIFELINE`, two file descriptors."""
+"""The process of one worker. Its arguments are two file descriptors, of its connection and of its lifeline."""
 
 from __future__ import annotations
 
@@ -57,6 +57,8 @@ def serve(connection: Connection) -> None:
             say("done")
     except EOFError:  # nobody wants to know any more
         return
+    except (ValueError, OSError) as error:
+        say("error", str(error))
     except Exception as error:
         traceback.print_exc()
         say("error", f"{type(error).__name__}: {error}")
@@ -68,7 +70,8 @@ def end_with_parent(lifeline: int) -> None:
     os._exit(1)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, which hears of it too, decides
     Thread(target=end_with_parent, args=(int(sys.argv[2]),), daemon=True).start()
     serve(Connection(int(sys.argv[1])))

@@ -20,6 +20,10 @@ WAITING_TASKS = 2
 """Tasks that a worker has at once: one that it computes, one that it reads and tokenises."""
 
 
+PROGRAM = "import sys; sys.path[:] = {path!r}; from fastce.corpus.worker import main; main()"
+"""What a worker's process runs: it imports from where this one does."""
+
+
 class WorkerError(RuntimeError):
     """A worker died, or could not do what it was told; the message says why."""
 
@@ -141,7 +145,7 @@ class Worker:
         lifeline, self._lifeline = os.pipe()  # nothing is ever written; that it is closed says that we are gone
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fastce.corpus.worker", str(theirs.fileno()), str(lifeline)],
+                [sys.executable, "-c", PROGRAM.format(path=sys.path), str(theirs.fileno()), str(lifeline)],
                 pass_fds=[theirs.fileno(), lifeline],
                 env=environment(threads),
                 stdin=subprocess.DEVNULL,

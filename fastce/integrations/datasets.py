@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastce.checkpoints.fingerprint import model_digest
+from fastce.checkpoints.fingerprint import scoring_facts
 from fastce.integrations.columns import ColumnScorer
 from fastce.text_tokenizers import digest_of
 
@@ -27,19 +27,7 @@ class Scorer(ColumnScorer):
 
     def fingerprint(self) -> str:
         """Differs where the scores would."""
-        model = self.model
-        pipeline = model.pipeline
-        return digest_of(
-            model_digest(pipeline.checkpoint),
-            pipeline.pair_tokenizer.digest(),
-            model.tokenizer.truncation_side,
-            pipeline.precision,
-            model.backend,
-            model.max_length,
-            model.prompt_of(None, None),
-            repr(model.activation_fn),
-            self.text_columns,
-        )
+        return digest_of(scoring_facts(self.model), self.model.backend, self.text_columns)
 
     def __getstate__(self) -> dict[str, Any]:
         """With what tells its scores from others', which is what datasets looks at."""

@@ -166,7 +166,8 @@ def test_workers_end_with_a_parent_that_is_killed(corpus: Path, tmp_path: Path) 
 
 def children(process: int) -> list[int]:
     """The workers of a process."""
-    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process)], capture_output=True, text=True).stdout
+    command = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(process)]
+    found = subprocess.run(command, capture_output=True, text=True).stdout
     return [int(line.split()[0]) for line in found.splitlines() if "fastce.corpus.worker" in line]
 
 

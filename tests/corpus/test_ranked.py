@@ -82,6 +82,17 @@ def test_shards_that_are_merged_are_the_whole_job(tiny: Tiny, tmp_path: Path, to
     assert manifest_of(out)["parts"] == manifest_of(tmp_path / "whole")["parts"]
     assert json.loads((out / "_stats.json").read_text())["rows_read"] == 120
     assert (out / "_SUCCESS").exists()
+    # One process goes on with the whole, and what is merged again is all of it.
+    write_pairs(source, [*PAIRS, ("one more", "pair")])
+    score_corpus(model, source, out, **options)
+    assert merge(out).rows_read == 121
+
+
+def test_one_shard_begins_anew_alone(tiny: Tiny, tmp_path: Path) -> None:
+    model, source, out = CrossEncoder(tiny("bert")), write_pairs(tmp_path / "pairs.jsonl"), tmp_path / "out"
+    for shard in range(2):
+        score_corpus(model, source, out, shard_index=shard, num_shards=2, rows_per_part=25, overwrite=True)
+    assert merge(out).rows_read == 120
 
 
 def test_a_shard_that_is_not_done_or_was_changed(tiny: Tiny, tmp_path: Path) -> None:
@@ -94,8 +105,15 @@ def test_a_shard_that_is_not_done_or_was_changed(tiny: Tiny, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="shard 1 of 3 is not done; run it again, it goes on"):
         merge(out)
     manifest.write_text(json.dumps(json.loads(whole) | {"parts": []}))
-    with pytest.raises(ValueError, match="rows 26 to 50 are in no part"):
+    with pytest.raises(ValueError, match="shard 1 of 3 is not done"):
         merge(out)
+    for changes, message in (
+        ({"files": [["pairs.jsonl", 7, "now"]]}, "different jobs"),
+        ({"machine": json.loads(whole)["machine"] | {"fastce": "9.0"}}, "were made elsewhere .* --other-machines"),
+    ):
+        manifest.write_text(json.dumps(json.loads(whole) | changes))
+        with pytest.raises(ValueError, match=rf"shards 0 and 1 (are of )?{message}"):
+            merge(out)
     manifest.write_text(whole)
     part = out / "part-00004.parquet"
     content = bytearray(part.read_bytes())
@@ -150,7 +168,8 @@ def test_a_worker_that_dies_ends_the_job_within_seconds(
 
 def children() -> list[int]:
     """The workers of this process."""
-    text = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
+    command = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())]
+    text = subprocess.run(command, capture_output=True, text=True).stdout
     return [int(line.split()[0]) for line in text.splitlines() if "fastce.corpus.worker" in line]
 
 

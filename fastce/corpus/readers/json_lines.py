@@ -6,8 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any, cast
 
-from fastce.corpus.readers.fields import Fields, Names, Record
+from fastce.corpus.readers.fields import ID_NAMES, TABLE_NAMES, TEXT_NAMES, Fields, Names, Record
 from fastce.corpus.readers.lines import check_characters
+
+TELLING = frozenset(name for pair in (*TEXT_NAMES, *ID_NAMES, *TABLE_NAMES) for name in pair)
+"""Names that say what a field is: one of them alone beside another is half a pair."""
 
 
 def read_json_lines(lines: Iterator[str], source: str, fields: Fields) -> Iterator[Record]:
@@ -52,7 +55,9 @@ def wanted(value: Any, fields: Fields, orders: dict[frozenset[str], Names], plac
         place: Where it is.
     """
     if isinstance(value, dict):
-        default = orders.setdefault(frozenset(value), cast(Names, tuple(value))) if len(value) == 2 else None
+        default = None
+        if len(value) == 2 and not TELLING.intersection(value):
+            default = orders.setdefault(frozenset(value), cast(Names, tuple(value)))
         return [None if name is None else value[name] for name in fields.names(list(value), place, default)]
     if isinstance(value, list) and fields.pair is None and (not fields.others or fields.are_optional):
         if len(value) != 2:
