@@ -61,8 +61,8 @@ def score_corpus(
 
     A folder is written part by part; called again with the same arguments, a job that was stopped, killed or met with
     an error goes on behind the last whole part, and rows that were appended to the input are scored. Each row is scored
-    exactly once, with the score that `CrossEncoder.predict` gives it. Memory does not grow with the input, but with what
-    may be among the best where `top_k` is given.
+    exactly once, with the score that `CrossEncoder.predict` gives it. Memory does not grow with the input, but where
+    `top_k` is given with what may be among the best.
 
     Args:
         model: A model, what it is loaded with, or its directory or Hub id.

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from corpora import PAIRS, files_of, manifest_of, rows_of, write_lines, write_pairs
 
 import fastce
@@ -305,76 +304,6 @@ def test_a_job_that_did_nothing_has_no_say(model: CrossEncoder, tmp_path: Path) 
         score_corpus(model, source, out, columns=("quer", "document"))
     score_corpus(model, source, out, columns=("query", "document"))
     assert len(rows_of(out)) == 5
-
-
-class Scaled(torch.nn.Module):
-    def __init__(self, factor: float):
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.factor
-
-
-def test_an_activation_is_known_by_what_it_does(tiny: Tiny, tmp_path: Path) -> None:
-    source = write_pairs(tmp_path / "pairs.jsonl", PAIRS[:5])
-    for number, (one, same, other) in enumerate(
-        (
-            (Scaled(1.0), Scaled(1.0), Scaled(2.0)),
-            (lambda x: x * 2, lambda x: x * 2, lambda x: x * 3),
-            (torch.nn.Sigmoid(), torch.nn.Sigmoid(), torch.nn.Tanh()),
-        )
-    ):
-        out = tmp_path / str(number)
-        score_corpus(CrossEncoder(tiny("bert"), activation_fn=one), source, out)
-        score_corpus(CrossEncoder(tiny("bert"), activation_fn=same), source, out)
-        with pytest.raises(ValueError, match="activation was"):
-            score_corpus(CrossEncoder(tiny("bert"), activation_fn=other), source, out)
-
-
-def test_what_is_read_is_not_written_over(model: CrossEncoder, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    source = write_pairs(tmp_path / "data" / "part-00000.jsonl", PAIRS[:5])
-    for output, message in (
-        (source, "it would be written over while it is read"),
-        (tmp_path / "data", "is in the folder that is read|has what is read"),
-        ("memory://bucket/out", "addresses are for reading"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            score_corpus(model, source, output, overwrite=True)
-    with pytest.raises(ValueError, match="is in the folder that is read"):
-        score_corpus(model, tmp_path / "data", tmp_path / "data" / "scores")
-    texts = write_lines(tmp_path / "docs.jsonl", [{"_id": "1", "text": "a"}])
-    ids = tmp_path / "ids.tsv"
-    ids.write_text("1\t1\n")
-    with pytest.raises(ValueError, match="it would be written over while it is read"):
-        score_corpus(model, ids, texts, queries=texts, documents=texts)
-    assert json.loads(texts.read_text())["text"] == "a"
-    assert len(source.read_text().splitlines()) == 5
-
-
-def test_kept_times_and_numbers_in_json_lines(model: CrossEncoder, tmp_path: Path) -> None:
-    import datetime
-    import decimal
-
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    when, number = datetime.datetime(2026, 1, 2, 3), decimal.Decimal("1.50")
-    table = pa.table({"query": ["a", "b"], "document": ["c", None], "when": [when] * 2, "number": [number] * 2})
-    options: Any = {"keep": ["when", "number"], "output_format": "jsonl", "on_error": "skip"}
-    pyarrow.parquet.write_table(table, tmp_path / "pairs.parquet")
-    score_corpus(model, tmp_path / "pairs.parquet", tmp_path / "out", **options)
-    whole = table.set_column(1, "document", pa.array(["c", "d"]))
-    pyarrow.parquet.write_table(whole, tmp_path / "pairs.parquet")
-    found = score_corpus(model, tmp_path / "pairs.parquet", tmp_path / "out", retry_failed=True, **options)
-    assert found.rows_scored == 2
-    lines = [json.loads(line) for line in (tmp_path / "out" / "part-00000.jsonl").read_text().splitlines()]
-    assert [(line["when"], line["number"]) for line in lines] == [("2026-01-02 03:00:00.000000", "1.50")] * 2
-    bytes_table = whole.set_column(2, "when", pa.array([b"a", b"b"]))
-    pyarrow.parquet.write_table(bytes_table, tmp_path / "bytes.parquet")
-    with pytest.raises(ValueError, match="when has bytes, for which JSON has no word"):
-        score_corpus(model, tmp_path / "bytes.parquet", tmp_path / "other", **options)
 
 
 def test_what_a_killed_run_left_unfinished_is_removed(model: CrossEncoder, tmp_path: Path) -> None:
