@@ -162,10 +162,12 @@ class JobFolder:
         """
         file = self.path / part.file
         if not file.exists():
-            raise RefusedError(f"{file}: is gone, though the manifest says that it was written")
+            raise RefusedError(f"{file}: is gone, though it was written; bring it back, or begin anew with --overwrite")
         size = file.stat().st_size
         if size != part.bytes or (whole and digest_of_file(file)[1] != part.digest):
-            raise RefusedError(f"{file}: is not the file that was written")
+            raise RefusedError(
+                f"{file}: is not the file that was written; bring that back, or begin anew with --overwrite"
+            )
 
     def manifest_of(self, shard: int, num_shards: int) -> Manifest:
         """The manifest of a shard.
