@@ -40,9 +40,9 @@ def main(
     """Find candidates, score them, and write the negatives."""
     out.parent.mkdir(parents=True, exist_ok=True)
     queries, documents = data / "queries.tsv", next(data.glob("docs.jsonl*"), data / "docs.jsonl")
-    for file in (queries, documents, data / "qrels.tsv"):
-        if not file.exists():
-            raise typer.BadParameter(f"no {file.name} in {data}")
+    for needed in (queries, documents, data / "qrels.tsv"):
+        if not needed.exists():
+            raise typer.BadParameter(f"no {needed.name} in {data}")
     relevant = read_qrels(data / "qrels.tsv")
     pairs, scores = out.with_suffix(".pairs.tsv"), out.with_name(f"{out.stem}-scores")
     if not pairs.exists():  # another try goes on with the same ones

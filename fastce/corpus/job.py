@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -59,6 +60,9 @@ class FolderJob:
             raise RefusedError(
                 f"{self.folder.path}: a stream can't be read again from its beginning; save it to a file"
             )
+        if manifest.kept is not None:  # rows that come later may look otherwise
+            kept = pa.ipc.read_schema(pa.py_buffer(b64decode(manifest.kept)))
+            self.plan.source = replace(self.plan.source, schema=kept)
         self._check_texts()
         for part in manifest.parts.values():
             self.folder.check_part(part, whole=False)
@@ -136,6 +140,7 @@ class FolderJob:
             good, pairs = self.plan.resolved(window)
             if good.bad and not self.skips_bad_rows:
                 raise ValueError(good.bad[0].reason)
+            self.manifest.kept = b64encode(window.others.schema.serialize().to_pybytes()).decode()
             part = self.manifest.parts.get(window.part)
             if part is not None and part.rows == window.num_rows:  # rows that could not be scored
                 before = {bad.row for bad in self.folder.bad_rows(part)}

@@ -54,6 +54,7 @@ class Manifest:
         texts: The number of texts and their digest of each table of texts, by its name.
         parts: The parts that are whole, by number.
         rows: How many rows the input has; None until the end of it was seen.
+        kept: The types of the further fields that are kept, as Arrow writes a schema, in base64; None until known.
     """
 
     settings: dict[str, Any]
@@ -64,6 +65,7 @@ class Manifest:
     texts: dict[str, list[Any]] = field(default_factory=dict)
     parts: dict[int, Part] = field(default_factory=dict)
     rows: int | None = None
+    kept: str | None = None
 
     @property
     def name(self) -> str:

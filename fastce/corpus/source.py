@@ -71,12 +71,14 @@ class RowSource:
         files: The files.
         fields: Which fields are wanted.
         are_ids: Which of the first two are ids, which may be whole numbers too.
+        schema: The types of the further fields; None: those that they have in the first rows.
     """
 
     name: str
     files: tuple[InputFile, ...]
     fields: Fields
     are_ids: tuple[bool, bool]
+    schema: pa.Schema | None = None
 
     @classmethod
     def of(cls, name: str, fields: Fields, are_ids: tuple[bool, bool] = (False, False)) -> RowSource:
@@ -105,13 +107,15 @@ class RowSource:
         return sum(num_rows(file) if file.ending in TABLES else num_lines(file) for file in self.files)
 
     def chunks(self, start: int = 0) -> Iterator[Chunk]:
-        """The rows from one on; the further fields have the types that they have in the first rows of all.
+        """The rows from one on; the further fields have the types that they have in the first rows of all, or `schema`.
 
         Raises:
             ValueError: The wanted fields are not there, or a file can't be read.
             OSError: A file can't be read.
         """
-        schema = None if start == 0 else next((chunk.others.schema for chunk in self.chunks()), None)
+        schema = self.schema
+        if schema is None and start > 0:
+            schema = next((chunk.others.schema for chunk in self.chunks()), None)
         for file in self.files:
             with named_errors(file), open_bytes(file) as stream, self._rows(file, stream) as rows:
                 start -= rows.skip(start)

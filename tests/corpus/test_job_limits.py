@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
-from corpora import PAIRS, write_lines, write_pairs
+from corpora import PAIRS, rows_of, write_lines, write_pairs
 
 from fastce import CrossEncoder, score_corpus
 
@@ -69,6 +69,18 @@ def test_what_is_read_is_not_written_over(model: CrossEncoder, tmp_path: Path) -
         score_corpus(model, ids, texts, queries=texts, documents=texts)
     assert json.loads(texts.read_text())["text"] == "a"
     assert len(source.read_text().splitlines()) == 5
+
+
+def test_rows_that_are_appended_do_not_change_types(model: CrossEncoder, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"query": a, "document": b, "n": number} for number, (a, b) in enumerate(PAIRS[:20])]
+    source, out = write_lines(tmp_path / "pairs.jsonl", rows), tmp_path / "out"
+    options: Any = {"rows_per_part": 10, "keep": ["n"], "on_error": "skip"}
+    score_corpus(model, source, out, **options)
+    write_lines(source, [*rows, {"query": "a", "document": "b", "n": 1.5}, {"query": "a", "document": "b", "n": 7}])
+    found = score_corpus(model, source, out, **options)
+    assert (found.rows_before, found.rows_scored, found.rows_skipped) == (20, 21, 1)
+    assert [row["n"] for row in rows_of(out)] == [*range(20), 7]
+    assert "n: expected int64, got float 1.5" in (out / "_errors" / "part-00002.jsonl").read_text()
 
 
 def test_kept_times_and_numbers_in_json_lines(model: CrossEncoder, tmp_path: Path) -> None:
