@@ -323,7 +323,7 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
             if pool is not None or isinstance(device, list | tuple):
                 raise ValueError("rescore: is for the model in this process, not for pools")
             if device is not None:
-                self.to(device)  # type: ignore[arg-type]
+                self.to(device)  # type: ignore[arg-type]  # sequences were refused above
             chosen = self.activation_fn if activation_fn is None else scoring.check_activation(activation_fn)
             fast = precision and check_precision(precision)
             rescorer = Rescorer(self.pipeline, check_precision(rescore), chosen, fast)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fastce.scoring import is_plain
 from fastce.text_tokenizers import digest_of
 
 if TYPE_CHECKING:
@@ -106,17 +107,30 @@ def scoring_facts(model: CrossEncoder) -> dict[str, Any]:
 
 
 def function_facts(function: Any) -> str:
-    """What tells an activation function from others: its name, its parameters and plain attributes, or its code."""
-    if not isinstance(function, torch.nn.Module):
-        code = getattr(function, "__code__", None)
-        qualified = getattr(function, "__qualname__", type(function).__qualname__)
-        named = f"{getattr(function, '__module__', '')}.{qualified}"
-        return named if code is None else f"{named} {digest_of(code.co_code, code.co_consts)}"
-    plain = {name: value for name, value in vars(function).items() if isinstance(value, int | float | str)}
-    weights = [(name, tensor.tolist()) for name, tensor in function.state_dict().items()]
+    """What tells an activation function from others: its parameters and attributes, or its code and what that holds.
+
+    What can't be told differs from itself in another process: an object that shows its address alone.
+    """
+    if is_plain(function):
+        return repr(function)
     kind = type(function)
-    known = f"{function!r}" if kind.__module__.startswith("torch.nn.") else f"{kind.__module__}.{kind.__qualname__}"
-    return f"{known} {digest_of(plain, weights)}" if weights or not kind.__module__.startswith("torch.nn.") else known
+    if isinstance(function, torch.nn.Module):
+        parts = [(name, type(part).__qualname__, public(part)) for name, part in function.named_modules()]
+        weights = [(name, tensor.tolist()) for name, tensor in function.state_dict().items()]
+        return f"{kind.__module__}.{kind.__qualname__} {digest_of(parts, weights)}"
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return repr(function)
+    held = [cell.cell_contents for cell in function.__closure__ or ()]
+    owner = getattr(function, "__self__", None)
+    defaults = function.__defaults__, function.__kwdefaults__
+    told = digest_of(code.co_code, code.co_consts, code.co_names, held, defaults, owner)
+    return f"{function.__module__}.{function.__qualname__} {told}"
+
+
+def public(part: torch.nn.Module) -> dict[str, str]:
+    """The attributes of a module that have no underscore before them, as they show themselves."""
+    return {name: repr(value) for name, value in vars(part).items() if not name.startswith("_")}
 
 
 def model_digest(checkpoint: Checkpoint) -> str:

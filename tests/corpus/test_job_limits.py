@@ -6,6 +6,7 @@ import datetime
 import decimal
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,19 @@ class Scaled(torch.nn.Module):
         return x * self.factor
 
 
+def times(factor: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: x * factor
+
+
 def test_an_activation_is_known_by_what_it_does(tiny: Tiny, tmp_path: Path) -> None:
     source = write_pairs(tmp_path / "pairs.jsonl", PAIRS[:5])
     for number, (one, same, other) in enumerate(
         (
             (Scaled(1.0), Scaled(1.0), Scaled(2.0)),
-            (lambda x: x * 2, lambda x: x * 2, lambda x: x * 3),
+            (torch.nn.Sequential(Scaled(1.0)), torch.nn.Sequential(Scaled(1.0)), torch.nn.Sequential(Scaled(2.0))),
+            (times(2.0), times(2.0), times(3.0)),
+            (torch.tanh, torch.tanh, torch.sigmoid),
+            (partial(torch.mul, other=2.0), partial(torch.mul, other=2.0), partial(torch.mul, other=3.0)),
             (torch.nn.Sigmoid(), torch.nn.Sigmoid(), torch.nn.Tanh()),
         )
     ):
