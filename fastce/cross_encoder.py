@@ -427,4 +427,4 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
     @property
     def num_labels(self) -> int:
         """Number of logits per pair."""
-        return int(self.config.num_labels)
+        return self.pipeline.checkpoint.num_labels

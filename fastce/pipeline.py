@@ -204,9 +204,7 @@ class Pipeline:
         built = self.built_encoder(precision=precision)
         if self.deterministic and not built.encoder.batches_exactly:
             limits = limits._replace(max_pairs=1)
-        logits = torch.empty(
-            len(pairs), self.checkpoint.config.num_labels, dtype=torch.float32, device=self.checkpoint.device
-        )
+        logits = torch.empty(len(pairs), self.checkpoint.num_labels, dtype=torch.float32, device=self.checkpoint.device)
         num_threads = chosen_num_threads() if self.num_threads is None else self.num_threads
         shared_bytes = built.encoder.shared_bytes
         order = order_by_beginning(pairs) if shared_bytes else order_by_length(pairs.lengths)

@@ -7,7 +7,7 @@ encoder and the chain are in.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +18,6 @@ from torch import nn
 
 from fastce.checkpoints.source import Source, find_file, read_json
 from fastce.spec import Activation, Dense, Dropout, HeadSpec, HeadStep, LayerNorm, Normalize, Pooling, TokenDifference
-from fastce.steps import num_labels
 
 if TYPE_CHECKING:
     from fastce.checkpoints.family import Names
@@ -83,6 +82,10 @@ class Chain:
         """Weights of the modules behind the encoder, by their names in a `ModuleChain`."""
         return chain_weights(source, self)
 
+    def around(self, base: Any) -> ModuleChain:
+        """The chain as a module around its encoder, with fresh weights of its own."""
+        return ModuleChain(base, self)
+
     def load(self, source: Source, **options: Any) -> tuple[ModuleChain, Any]:
         """Loads the chain as a module, and what transformers reports of its encoder's weights."""
         return load_chain(source, self, **options)
@@ -94,27 +97,47 @@ def read_chain(source: Source, modules: Sequence[dict[str, Any]]) -> Chain:
     Raises:
         ValueError: It has a module that no head's description has words for; the message names it.
     """
-    from fastce.checkpoints.logit_score import TASK, read_logit_score
-
     transformer = read_json(source, TRANSFORMER_FILE)
+    return chain_of(source.name, modules, transformer, lambda folder: read_json(source, f"{folder}/config.json"))
+
+
+def chain_of(
+    name: str,
+    modules: Sequence[dict[str, Any]],
+    transformer: dict[str, Any],
+    config_of: Callable[[str], dict[str, Any]],
+) -> Chain:
+    """Describes a chain of modules.
+
+    Args:
+        name: What to call the model in messages.
+        modules: The list in `modules.json`.
+        transformer: What `sentence_bert_config.json` says of the first of them.
+        config_of: Gives what is in the `config.json` of a folder.
+
+    Raises:
+        ValueError: It has a module that no head's description has words for; the message names it.
+    """
+    from fastce.checkpoints.logit_score import TASK, logit_score_of
+
     kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
     task = transformer.get("transformer_task", "feature-extraction")
     if kinds == ["Transformer", "LogitScore"] and task == TASK and not modules[0]["path"]:
-        return read_logit_score(source, modules, transformer)
+        return logit_score_of(name, modules, transformer, config_of)
     if kinds[:2] != ["Transformer", "Pooling"] or modules[0]["path"] or task != "feature-extraction":
         raise ValueError(
-            f"{source.name}: this cross-encoder is a chain of {', '.join(kinds)}; fastce runs a Transformer for "
+            f"{name}: this cross-encoder is a chain of {', '.join(kinds)}; fastce runs a Transformer for "
             "feature-extraction in the folder itself, a Pooling, and Dense, LayerNorm and Dropout, or a Transformer "
             "for text-generation and a LogitScore"
         )
     if transformer.get("do_lower_case", False):
-        raise ValueError(f"{source.name}/{TRANSFORMER_FILE}: do_lower_case=True, which fastce does not run")
+        raise ValueError(f"{name}/{TRANSFORMER_FILE}: do_lower_case=True, which fastce does not run")
     folders = [str(module["path"]) for module in modules[1:]]
-    configs = [read_json(source, f"{folder}/config.json") for folder in folders]
-    places = [f"{source.name}/{folder}" for folder in folders]
+    configs = [config_of(folder) for folder in folders]
+    places = [f"{name}/{folder}" for folder in folders]
     steps = [head_step(kind, *rest) for kind, *rest in zip(kinds[2:], configs[1:], places[1:], strict=True)]
     if not steps or not isinstance(steps[-1], Dense):
-        raise ValueError(f"{source.name}: the chain's last module is no Dense layer, so it has no logits")
+        raise ValueError(f"{name}: the chain's last module is no Dense layer, so it has no logits")
     return Chain(HeadSpec(pooling(configs[0], places[0]), tuple(steps)), modules, folders, configs, transformer)
 
 
@@ -164,7 +187,6 @@ class ModuleChain(nn.Module):
         self.base = base
         self.layout = chain
         self.config = base.config
-        self.config.num_labels = num_labels(chain.head)
         width = base.config.hidden_size
         parts: list[nn.Module] = []
         for step in chain.head.steps:
@@ -258,7 +280,7 @@ def load_chain(source: Source, chain: Chain, **options: Any) -> tuple[ModuleChai
     from transformers import AutoModel
 
     base, report = AutoModel.from_pretrained(source.name, **options)
-    module = ModuleChain(base, chain)
+    module = chain.around(base)
     own = {f"{ModuleChain.CHAIN}.{name}": tuple(x.shape) for name, x in module.chain.state_dict().items()}
     weights = chain_weights(source, chain)
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}

@@ -13,11 +13,13 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from fastce.checkpoints.adapters import adapter_state, merged_module
+from fastce.checkpoints.adapters import adapter_state, base_module, merged_module
+from fastce.checkpoints.chain import ModuleChain
 from fastce.checkpoints.fingerprint import Fingerprint
 from fastce.checkpoints.metadata import Metadata
 from fastce.checkpoints.network import Network, network_of
 from fastce.checkpoints.untouched import interference, parts_of, signature
+from fastce.steps import num_labels as labels_of
 from fastce.templates import pair_tokenizer
 from fastce.tokenization import PairTokenizer
 
@@ -91,6 +93,12 @@ class Checkpoint:
     def config(self) -> Any:
         """The Hugging Face config."""
         return self._config if self._module is None else self._module.config
+
+    @property
+    def num_labels(self) -> int:
+        """Logits of a pair."""
+        base = None if self._module is None else base_module(self._module)
+        return labels_of(base.head) if isinstance(base, ModuleChain) else int(self.config.num_labels)
 
     @property
     def module(self) -> Any:

@@ -6,14 +6,14 @@ alone, which it scores by "yes" and "no".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fastce.checkpoints.chain import Chain, ModuleChain
-from fastce.checkpoints.source import Source, read_json
+from fastce.checkpoints.source import Source
 from fastce.spec import HeadSpec, TokenDifference
 
 if TYPE_CHECKING:
@@ -53,12 +53,16 @@ class LogitScoreChain(Chain):
         """See `Chain`: there are none beside the model's."""
         return {}
 
+    def around(self, base: Any) -> ModuleChain:
+        """See `Chain`."""
+        return LanguageModel(base, self)
+
     def load(self, source: Source, **options: Any) -> tuple[ModuleChain, Any]:
         """See `Chain`."""
         from transformers import AutoModelForCausalLM
 
         base, report = AutoModelForCausalLM.from_pretrained(source.name, **options)
-        return LanguageModel(base, self), report
+        return self.around(base), report
 
 
 class LanguageModel(ModuleChain):
@@ -87,22 +91,27 @@ class LanguageModel(ModuleChain):
         return SimpleNamespace(logits=(last[:, difference.positive_id] - last[:, difference.negative_id]).unsqueeze(1))
 
 
-def read_logit_score(source: Source, modules: Sequence[dict[str, Any]], transformer: dict[str, Any]) -> LogitScoreChain:
-    """Reads the chain of a Transformer for text-generation and a LogitScore.
+def logit_score_of(
+    name: str,
+    modules: Sequence[dict[str, Any]],
+    transformer: dict[str, Any],
+    config_of: Callable[[str], dict[str, Any]],
+) -> LogitScoreChain:
+    """Describes the chain of a Transformer for text-generation and a LogitScore; see `chain_of`.
 
     Raises:
         ValueError: It asks for more than the difference of two tokens.
     """
     for option in ("processing_kwargs", "do_lower_case"):
         if transformer.get(option):
-            raise ValueError(f"{source.name}: {option}={transformer[option]!r}, which fastce does not run")
+            raise ValueError(f"{name}: {option}={transformer[option]!r}, which fastce does not run")
     folder = str(modules[1]["path"])
-    config = read_json(source, f"{folder}/config.json")
-    tokens = [config.get(name) for name in ("true_token_id", "false_token_id")]
+    config = config_of(folder)
+    tokens = [config.get(key) for key in ("true_token_id", "false_token_id")]
     if not all(isinstance(token, int) for token in tokens):
-        raise ValueError(f"{source.name}/{folder}: tokens {tokens}; fastce scores by the difference of two")
+        raise ValueError(f"{name}/{folder}: tokens {tokens}; fastce scores by the difference of two")
     if config.get("module_input_name", "causal_logits") != "causal_logits":
-        raise ValueError(f"{source.name}/{folder}: it reads {config['module_input_name']!r}, not 'causal_logits'")
+        raise ValueError(f"{name}/{folder}: it reads {config['module_input_name']!r}, not 'causal_logits'")
     return LogitScoreChain(head_of(*tokens), modules, [folder], [config], transformer)
 
 
