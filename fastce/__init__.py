@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastce.backends.base import available_backends
     from fastce.corpus.score import score_corpus
     from fastce.cross_encoder import CrossEncoder
+    from fastce.integrations.sentence_transformers import accelerate, decelerate, patch_sentence_transformers
     from fastce.options import ModelOptions
     from fastce.threads import set_num_threads
     from fastce.training.input_example import InputExample
@@ -27,7 +28,10 @@ __all__ = [
     "InputExample",
     "ModelOptions",
     "__version__",
+    "accelerate",
     "available_backends",
+    "decelerate",
+    "patch_sentence_transformers",
     "score_corpus",
     "set_num_threads",
 ]
@@ -36,6 +40,9 @@ _HOMES = {
     "CrossEncoder": "fastce.cross_encoder",
     "ModelOptions": "fastce.options",
     "InputExample": "fastce.training.input_example",
+    "accelerate": "fastce.integrations.sentence_transformers",
+    "decelerate": "fastce.integrations.sentence_transformers",
+    "patch_sentence_transformers": "fastce.integrations.sentence_transformers",
     "available_backends": "fastce.backends.base",
     "score_corpus": "fastce.corpus.score",
     "set_num_threads": "fastce.threads",

@@ -135,7 +135,7 @@ def chain_of(
     folders = [str(module["path"]) for module in modules[1:]]
     configs = [config_of(folder) for folder in folders]
     places = [f"{name}/{folder}" for folder in folders]
-    steps = [head_step(kind, *rest) for kind, *rest in zip(kinds[2:], configs[1:], places[1:], strict=True)]
+    steps = [head_step(*step) for step in zip(kinds[2:], configs[1:], places[1:], strict=True)]
     if not steps or not isinstance(steps[-1], Dense):
         raise ValueError(f"{name}: the chain's last module is no Dense layer, so it has no logits")
     return Chain(HeadSpec(pooling(configs[0], places[0]), tuple(steps)), modules, folders, configs, transformer)

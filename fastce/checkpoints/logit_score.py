@@ -107,7 +107,7 @@ def logit_score_of(
             raise ValueError(f"{name}: {option}={transformer[option]!r}, which fastce does not run")
     folder = str(modules[1]["path"])
     config = config_of(folder)
-    tokens = [config.get(key) for key in ("true_token_id", "false_token_id")]
+    tokens: list[Any] = [config.get(key) for key in ("true_token_id", "false_token_id")]
     if not all(isinstance(token, int) for token in tokens):
         raise ValueError(f"{name}/{folder}: tokens {tokens}; fastce scores by the difference of two")
     if config.get("module_input_name", "causal_logits") != "causal_logits":
