@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from fastce import legacy, scoring
 from fastce.checkpoints.network import capped_length, length_limit
 from fastce.checks import check_positive
@@ -31,18 +29,16 @@ CONSTRUCTOR_ONLY = (
 WITHOUT_EFFECT = frozenset(
     (
         *CONSTRUCTOR_ONLY,
-        *("_target_device", "activation_fct", "active_adapter", "active_adapters", "best_score"),
+        *("_target_device", "activation_fct", "active_adapter", "active_adapters", "append", "best_score"),
         *("check_peft_compatible_model", "clear_placement_cache", "default_huggingface_organization", "delete_adapter"),
-        *("disable_adapters", "dtype", "enable_adapters", "evaluate", "get_adapter_state_dict", "get_backend"),
-        *("get_default_activation_fn", "get_max_seq_length", "get_model_kwargs", "gradient_checkpointing_enable"),
-        *("has_peft_compatible_model", "is_hpu_graph_enabled", "is_singular_input", "keep_in_fp32_modules"),
-        *("load_adapter", "merge", "modalities", "model_card_data_class", "model_type", "module_kwargs", "old_fit"),
-        *("preprocess", "processor", "save_to_hub", "set_adapter", "set_keep_in_fp32_modules"),
-        *("smart_batching_collate", "smart_batching_collate_text_only", "supports", "tokenize", "training"),
-        "transformers_model",
+        *("disable_adapters", "enable_adapters", "extend", "get_adapter_state_dict", "get_default_activation_fn"),
+        *("get_model_kwargs", "has_peft_compatible_model", "insert", "is_hpu_graph_enabled", "keep_in_fp32_modules"),
+        *("load_adapter", "merge", "model_card_data_class", "model_type", "module_kwargs", "old_fit", "pop"),
+        *("save_to_hub", "set_adapter", "set_keep_in_fp32_modules", "smart_batching_collate"),
+        "smart_batching_collate_text_only",
     )
 )
-"""Attributes of sentence-transformers' CrossEncoder that fastce does not have, but for those of `torch.nn.Module`."""
+"""Attributes of sentence-transformers' CrossEncoder that fastce does not have."""
 
 
 class Attributes:
@@ -102,9 +98,8 @@ class Attributes:
         self.activation_fn = value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        is_theirs = name in WITHOUT_EFFECT or (hasattr(nn.Sequential, name) and not name.startswith("_"))
         # What a class of the caller's own keeps under these names is its business.
-        if is_theirs and not hasattr(type(self), name) and Attributes in type(self).__bases__:
+        if name in WITHOUT_EFFECT and not hasattr(type(self), name) and Attributes in type(self).__bases__:
             how = "it is chosen when a model is loaded" if name in CONSTRUCTOR_ONLY else "fastce has no such attribute"
             raise AttributeError(f"CrossEncoder: setting {name} would have no effect, {how}")
-        super().__setattr__(name, value)
+        object.__setattr__(self, name, value)  # modules and parameters too are attributes like others here

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,25 +14,27 @@ from fastce.attributes import Attributes
 from fastce.backends.base import check_backend
 from fastce.checkpoints import adapters
 from fastce.checkpoints.loading import load_checkpoint, precision_from_dtype
-from fastce.checkpoints.metadata import Metadata
 from fastce.checkpoints.network import default_length, head_names
-from fastce.checkpoints.saving import push_checkpoint, save_checkpoint
 from fastce.checkpoints.source import Source, errors_of_files
 from fastce.checks import check_positive, check_precision, check_text
-from fastce.environment import check_device, default_device
+from fastce.environment import default_device
 from fastce.inputs import check_texts, choose_prompt, split_pairs
+from fastce.model_card import ModelCardData
 from fastce.packing import MAX_BATCH_TOKENS
 from fastce.pipeline import BatchLimits, Pipeline, Window
 from fastce.pools import Pool, PoolMixin, chosen_pool
+from fastce.processing import max_length_of
 from fastce.progress import progress_bar
 from fastce.ranking import best
 from fastce.rescoring import Rescorer
+from fastce.save_mixin import SaveMixin
 from fastce.spec import Precision
 from fastce.threads import chosen_num_threads
+from fastce.torch_module import TorchModule
 from fastce.training.fit_mixin import FitMixin
 
 
-class CrossEncoder(FitMixin, PoolMixin, Attributes):
+class CrossEncoder(FitMixin, PoolMixin, SaveMixin, Attributes, TorchModule):
     """Scores pairs of texts with a Hugging Face sequence-classification model.
 
     Args:
@@ -55,6 +56,8 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
         config_kwargs: Further arguments for the config's `from_pretrained`.
         prompts: Prompt names to texts that `predict` can put before the first text of each pair.
         default_prompt_name: The prompt to use where `predict` is asked for none.
+        model_card_data: What the model card shall say when the model is saved, such as its language and licence: an
+            object with attributes of `fastce.model_card.ModelCardData`.
         backend: `"auto"` for the fastest one that can run the model, or a name of `available_backends`, which then
             never gives way to another.
         precision: `"fp32"`, `"bf16"`, `"fp16"` or `"int8"`, or torch's word for it: the arithmetic of `predict` and
@@ -92,11 +95,13 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
         config_kwargs: Mapping[str, Any] | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
+        model_card_data: Any = None,
         backend: str = "auto",
         precision: Precision = "fp32",
         num_threads: int | None = None,
         deterministic: bool = False,
     ):
+        super().__init__()
         model_kwargs = {} if model_kwargs is None else model_kwargs
         asked = precision_from_dtype(model_kwargs.get("dtype", model_kwargs.get("torch_dtype")))
         options = {
@@ -129,7 +134,10 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
             with errors_of_files(source.name):
                 activation_fn = scoring.default_activation(stored.activation_fn, self.num_labels)
         self.activation_fn = activation_fn
-        self.model_card_data = legacy.ModelCardData()
+        self.model_card_data = ModelCardData.of(model_card_data)
+        if self.model_card_data.base_model is None and not Path(source.name).exists():
+            self.model_card_data.set_base_model(source.name, revision)
+        vars(self)["trust_remote_code"] = trust_remote_code
         self._max_length = 0
         self.max_length = default_length(self.tokenizer, self.config) if max_length is None else max_length
         self.to(default_device() if device is None else device)
@@ -145,7 +153,7 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         activation_fn: scoring.ActivationFn | str | None = None,
-        apply_softmax: bool = False,
+        apply_softmax: bool | None = False,
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         device: str | torch.device | Sequence[str | torch.device] | None = None,
@@ -153,6 +161,7 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
         chunk_size: int | None = None,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
         precision: Precision | None = None,
+        processing_kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Scores pairs of texts. A score depends on its own pair alone, whatever it is batched with.
 
@@ -172,6 +181,7 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
             chunk_size: Pairs that a process of a pool gets at once.
             max_batch_tokens: Tokens per batch at most; pairs of similar length are batched together, without padding.
             precision: The arithmetic of this call; None: the model's own.
+            processing_kwargs: Another length for this call, such as `{"text": {"max_length": 128}}`.
 
         Returns:
             float32 scores in the order of `inputs`: `[num_pairs]` for one label, else `[num_pairs, num_labels]`. A
@@ -191,14 +201,17 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
             chosen_pool(self, pool, device, chunk_size) as processes,
         ):
             if processes is None:
-                tokenized = self.pipeline.tokenized(window, self.max_length)
+                length = max_length_of(processing_kwargs, self.max_length, self.config)
+                tokenized = self.pipeline.tokenized(window, length)
                 logits = self.pipeline.compute(tokenized, limits, progress.update, own)
+            elif processing_kwargs is not None:
+                raise ValueError("processing_kwargs: a pool's processes have their model's own length")
             elif own is None:
                 logits = processes.logits(window, chunk_size, limits, progress.update)
             else:
                 raise ValueError(f"precision: a pool's processes score in their model's own, not in {own}")
         with torch.inference_mode():
-            scores = scoring.scores_from_logits(logits, chosen, apply_softmax)
+            scores = scoring.scores_from_logits(logits, chosen, bool(apply_softmax))
         return scoring.convert(
             scores, convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor, single=single
         )
@@ -323,7 +336,7 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
             if pool is not None or isinstance(device, list | tuple):
                 raise ValueError("rescore: is for the model in this process, not for pools")
             if device is not None:
-                self.to(device)  # type: ignore[arg-type]  # sequences were refused above
+                self.to(device)
             chosen = self.activation_fn if activation_fn is None else scoring.check_activation(activation_fn)
             fast = precision and check_precision(precision)
             rescorer = Rescorer(self.pipeline, check_precision(rescore), chosen, fast)
@@ -334,37 +347,6 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
                 order, scores, _ = rescorer.top(tokenized, groups, int(top_k or 0), limits, progress.update)
         ranking = [{"corpus_id": at, "score": score} for at, score in zip(order.tolist(), scores.tolist(), strict=True)]
         return [entry | {"text": texts[entry["corpus_id"]]} for entry in ranking] if return_documents else ranking
-
-    @legacy.method_arguments({}, legacy.SAVE_WITHOUT_EFFECT)
-    def save(self, path: str | Path, *, safe_serialization: bool = True) -> None:
-        """Writes the model so that transformers, sentence-transformers and fastce load it. Adapters are merged.
-
-        Args:
-            path: A directory; made if missing. An interrupted save leaves the model that was in it.
-            safe_serialization: Weights are written to safetensors whatever this says; False warns.
-
-        Raises:
-            OSError: The directory can't be written.
-        """
-        if not safe_serialization:
-            warnings.warn("save: fastce writes safetensors, pickles it never does", stacklevel=3)
-        name = scoring.activation_name(self.activation_fn)
-        metadata = Metadata(activation_fn=name, prompts=self.prompts, default_prompt_name=self.default_prompt_name)
-        save_checkpoint(path, self.model, self.tokenizer, metadata)
-
-    save_pretrained = save
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads the model, as `save` writes it, to the Hugging Face Hub.
-
-        Args:
-            repo_id: Name of the repository; made if missing.
-            **options: Options of `fastce.checkpoints.saving.push_checkpoint`, such as `token` and `private`.
-
-        Returns:
-            Address of the commit.
-        """
-        return push_checkpoint(self.save, repo_id, **options)
 
     def add_adapter(self, config: Any, name: str = "default") -> None:
         """Adds an adapter of PEFT, such as LoRA, which `fit` trains in place of the weights; needs the package peft.
@@ -382,11 +364,6 @@ class CrossEncoder(FitMixin, PoolMixin, Attributes):
             ValueError: There is an adapter of that name already, or PEFT can't add this one, or it can't be merged.
         """
         self.model = adapters.add_adapter(self.model, config, name, head_names(self.model))
-
-    def to(self, device: str | torch.device) -> CrossEncoder:
-        """Moves the model to a device, and returns it."""
-        self.pipeline.checkpoint.to(check_device(device))
-        return self
 
     @property
     def model(self) -> Any:

@@ -29,12 +29,20 @@ def split_pairs(inputs: Any) -> tuple[list[str], list[str], bool]:
         ValueError: A pair has not exactly two texts; the message says where.
     """
     pairs = check_elements(inputs, "inputs", "a pair of texts or a list of pairs")
-    single = isinstance(inputs, list | tuple | np.ndarray) and not any(map(is_sequence, pairs)) and has_text(pairs)
+    single = is_single_pair(inputs)
     if single:
         pairs = [pairs]
     for index, pair in enumerate(pairs):
         check_pair(pair, "inputs" if single else f"inputs[{index}]")
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs], single
+
+
+def is_single_pair(inputs: Any) -> bool:
+    """Whether inputs are one pair: a list, a tuple or an array of texts rather than of pairs."""
+    if not isinstance(inputs, list | tuple | np.ndarray):
+        return False
+    values = inputs.tolist() if isinstance(inputs, np.ndarray) else inputs
+    return is_sequence(values) and not any(map(is_sequence, values)) and has_text(values)
 
 
 def check_elements(values: Any, place: str, expected: str) -> list[Any]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, cast
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,20 +34,12 @@ PREDICT_NAMES = {"sentences": "inputs", "activation_fct": "activation_fn"}
 PREDICT_WITHOUT_EFFECT = ("num_workers",)
 PREDICT_PLACES: dict[int, tuple[type, str]] = {2: (int, "batch_size")}
 """Positional arguments of 2.2, self being 0: a value of this type in this place is that argument."""
-SAVE_WITHOUT_EFFECT = ("model_name", "create_model_card", "train_datasets")
 RANK_NAMES = {"activation_fct": "activation_fn"}
 RANK_WITHOUT_EFFECT = ("num_workers", "apply_softmax", "convert_to_numpy", "convert_to_tensor")
 
 
 MEANT = {"dtype": "precision", "torch_dtype": "precision", "threads": "num_threads", "activation": "activation_fn"}
 """What people call arguments that are spelt otherwise."""
-
-
-class ModelCardData:
-    """Takes what the evaluators of sentence-transformers tell a model's card; fastce writes no cards."""
-
-    def set_evaluation_metrics(self, *_: object, **__: object) -> None:
-        """Does nothing."""
 
 
 def constructor_arguments(function: Callable[P, R]) -> Callable[P, R]:
@@ -146,5 +141,12 @@ def check_names(given: Iterable[str], known: Sequence[str], where: str) -> None:
 
 
 def deprecated(message: str, *, stacklevel: int) -> None:
-    """Warns at the caller's line."""
+    """Warns at the caller's line, and logs it once, since Python shows such warnings of a program's own lines only."""
+    log_once(message)
     warnings.warn(message, DeprecationWarning, stacklevel=stacklevel + 1)
+
+
+@functools.cache
+def log_once(message: str) -> None:
+    """Logs a message the first time."""
+    logger.warning("%s", message)

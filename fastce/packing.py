@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -95,6 +95,45 @@ def pack(
         position_ids=torch.from_numpy(position_ids(input_ids, spans.cu_seqlens.numpy(), positions)),
         spans=spans,
     )
+
+
+def padded(batch: PackedBatch, tokenizer: Any) -> dict[str, torch.Tensor]:
+    """The batch as modules of transformers take it, padded as its tokenizer does.
+
+    Returns:
+        `input_ids`, `attention_mask` and, where the tokenizer has them, `token_type_ids`: int64 `[num_pairs, longest]`.
+    """
+    features = {"input_ids": split(batch.input_ids, batch)}
+    if "token_type_ids" in tokenizer.model_input_names:
+        features["token_type_ids"] = split(batch.token_type_ids, batch)
+    with_padding = len(set(batch.spans.lengths)) > 1  # without, models that have no padding token run too
+    return dict(tokenizer.pad(features, padding=with_padding, return_tensors="pt"))
+
+
+def split(tokens: torch.Tensor, batch: PackedBatch) -> list[list[int]]:
+    """[total_tokens] -> a list for each sequence."""
+    return [sequence.tolist() for sequence in tokens.split(batch.spans.lengths)]
+
+
+def pack_padded(features: Mapping[str, torch.Tensor], positions: AbsolutePositions | None) -> PackedBatch:
+    """The opposite of `padded`, wherever the padding is.
+
+    Args:
+        features: What `padded` gives; without a mask nothing is padding.
+        positions: How the model counts positions; None counts from 0.
+
+    Raises:
+        ValueError: There are no `input_ids`.
+    """
+    if "input_ids" not in features:
+        raise ValueError(f"input: expected input_ids, got {', '.join(features) or 'nothing'}")
+    ids = features["input_ids"].cpu()  # [num_pairs, longest]
+    mask = features.get("attention_mask", torch.ones_like(ids)).cpu().bool()
+    input_ids = ids[mask].int()  # [total_tokens]
+    types = features.get("token_type_ids", torch.zeros_like(ids)).cpu()[mask].int()
+    spans = Spans.of(mask.sum(1).tolist())
+    numbers = position_ids(input_ids.numpy(), spans.cu_seqlens.numpy(), positions)
+    return PackedBatch(input_ids, types, torch.from_numpy(numbers), spans)
 
 
 def position_ids(input_ids: np.ndarray, cu_seqlens: np.ndarray, positions: AbsolutePositions | None) -> np.ndarray:

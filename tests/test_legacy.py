@@ -151,5 +151,6 @@ def test_options_of_save(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="fastce writes safetensors"):
         model.save(tmp_path, safe_serialization=False)
     assert (tmp_path / "model.safetensors").exists()
-    with pytest.warns(DeprecationWarning, match="save: create_model_card has no effect"):
-        model.save(tmp_path, create_model_card=True)
+    assert (tmp_path / "README.md").exists()
+    model.save(tmp_path / "bare", create_model_card=False)
+    assert not (tmp_path / "bare" / "README.md").exists()

@@ -11,7 +11,7 @@ import torch
 
 from fastce.backends.base import Request
 from fastce.backends.reference.engine import compute_dtype
-from fastce.packing import PackedBatch
+from fastce.packing import PackedBatch, padded
 from fastce.threads import torch_threads
 
 
@@ -39,11 +39,7 @@ class TransformersEncoder:
 
     def training_logits(self, batch: PackedBatch) -> torch.Tensor:
         """See `TrainableEncoder`."""
-        features = {"input_ids": split(batch.input_ids, batch)}
-        if "token_type_ids" in self.tokenizer.model_input_names:
-            features["token_type_ids"] = split(batch.token_type_ids, batch)
-        with_padding = len(set(batch.spans.lengths)) > 1  # without, models that have no padding token run too
-        inputs = self.tokenizer.pad(features, padding=with_padding, return_tensors="pt").to(self.device)
+        inputs = {name: values.to(self.device) for name, values in padded(batch, self.tokenizer).items()}
         logits: torch.Tensor = self.module(**inputs).logits
         return logits
 
@@ -73,11 +69,6 @@ class TransformersEncoder:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
-
-
-def split(tokens: torch.Tensor, batch: PackedBatch) -> list[list[int]]:
-    """[total_tokens] -> a list for each sequence."""
-    return [sequence.tolist() for sequence in tokens.split(batch.spans.lengths)]
 
 
 class TransformersBackend:

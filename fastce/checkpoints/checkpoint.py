@@ -101,6 +101,11 @@ class Checkpoint:
         return labels_of(base.head) if isinstance(base, ModuleChain) else int(self.config.num_labels)
 
     @property
+    def is_training(self) -> bool:
+        """Whether the module has been made, and put into training mode."""
+        return self._module is not None and bool(self._module.training)
+
+    @property
     def module(self) -> Any:
         """The Hugging Face module, made now if it has not been.
 

@@ -270,7 +270,7 @@ def module_loader(
 
 def named(name: str, module: Any, report: Any) -> tuple[Any, Any]:
     """A module that was made without its folder, with the folder's name, and the report of what was loaded."""
-    module.name_or_path = name
+    module.name_or_path = module.config._name_or_path = name
     return module, report
 
 

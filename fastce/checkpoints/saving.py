@@ -12,6 +12,9 @@ from typing import Any
 from fastce.checkpoints.adapters import merged_module
 from fastce.checkpoints.chain import TRANSFORMER_FILE, write_json
 from fastce.checkpoints.metadata import Metadata, write_metadata
+from fastce.model_card import MARK
+
+CARD_FILE = "README.md"
 
 READ_BY_OTHERS = (
     # adapters: transformers adds them to whatever lies beside them
@@ -56,7 +59,9 @@ READ_BY_OTHERS = (
 """Files that say what a folder's model is. Those that a save has not written are of another model, and go."""
 
 
-def save_checkpoint(directory: str | Path, module: Any, tokenizer: Any, metadata: Metadata) -> None:
+def save_checkpoint(
+    directory: str | Path, module: Any, tokenizer: Any, metadata: Metadata, card: str | None = None
+) -> None:
     """Writes config, safetensors, tokenizer and metadata.
 
     Everything is written beside the target first and then moved, file by file: an interrupted save leaves the model
@@ -68,6 +73,7 @@ def save_checkpoint(directory: str | Path, module: Any, tokenizer: Any, metadata
         module: The sequence-classification module; adapters are merged.
         tokenizer: Its tokenizer.
         metadata: What sentence-transformers stores beside a model.
+        card: Text of the model card, `README.md`; where somebody else has written one, that stays.
 
     Raises:
         OSError: The directory can't be written.
@@ -82,6 +88,9 @@ def save_checkpoint(directory: str | Path, module: Any, tokenizer: Any, metadata
         tokenizer.save_pretrained(temporary)
         write_max_length(temporary, tokenizer)
         write_metadata(temporary, metadata)
+        readme = target / CARD_FILE
+        if card is not None and (not readme.exists() or MARK in readme.read_text(encoding="utf-8")):
+            (temporary / CARD_FILE).write_text(card, encoding="utf-8")
         files = sorted(file.relative_to(temporary) for file in temporary.rglob("*") if file.is_file())
         for file in files:
             (target / file).parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +131,7 @@ def push_checkpoint(
         create_pr: Open a pull request instead of committing.
 
     Returns:
-        Address of the commit.
+        Address of the commit, or with `create_pr` of the pull request.
     """
     from huggingface_hub import HfApi
 
@@ -137,4 +146,4 @@ def push_checkpoint(
             revision=revision,
             create_pr=create_pr,
         )
-    return str(commit)
+    return str(commit.pr_url if create_pr else commit)

@@ -36,6 +36,8 @@ class Evaluation:
             self.model, output_path=None if output_path is None else str(output_path), epoch=epoch, steps=steps
         )
         score = main_score(evaluator, result)
+        metrics = result if isinstance(result, dict) else {type(evaluator).__name__: score}
+        self.model.model_card_data.set_evaluation_metrics(evaluator, metrics)
         if self.options.callback is not None:
             self.options.callback(score, epoch, steps)
         self.model.model.train()

@@ -51,6 +51,7 @@ def fit(model: TrainableModel, train_dataloader: Any, options: FitOptions) -> No
     processes = Processes(model.device)
     with raw_examples(train_dataloader), checkpointed_gradients(model, options.gradient_checkpointing):
         run = Run(model, train_dataloader, options, processes)
+        model.model_card_data.training = run.facts
         if resumed is not None:
             run.resume(resumed)
         try:
@@ -104,6 +105,25 @@ class Run:
     def total_steps(self) -> int:
         """Steps since the beginning."""
         return self.epoch * self.steps_per_epoch + self.step
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the model's card says of the run."""
+        options = self.options
+        rates = sorted({group["initial_lr"] for group in self.optimizer.param_groups}, reverse=True)
+        return {
+            "epochs": options.epochs,
+            "steps": self.steps_per_epoch * options.epochs,
+            "batches per step": self.batches_per_step,
+            "examples per batch": getattr(self.dataloader, "batch_size", None) or "various",
+            "loss": type(self.stepper.loss_fct).__name__,
+            "optimizer": options.optimizer_class.__name__,
+            "learning rate": ", ".join(f"{rate:g}" for rate in rates),
+            "schedule": f"{options.scheduler}, {options.warmup_steps} steps of warm-up",
+            "weight decay": options.weight_decay,
+            "mixed precision": "yes" if options.use_amp else "no",
+            "seed": "none" if options.seed is None else options.seed,
+        }
 
     def train(self) -> None:
         """Runs to the end."""

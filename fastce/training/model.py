@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from fastce.model_card import ModelCardData
 from fastce.pipeline import Pipeline
 
 
@@ -16,6 +17,7 @@ class TrainableModel(Protocol):
     model: Any
     pipeline: Pipeline
     max_length: int
+    model_card_data: ModelCardData
 
     @property
     def tokenizer(self) -> Any:

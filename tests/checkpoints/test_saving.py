@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import CommitInfo
 from safetensors.torch import load_file
 from tiny_models import CONFIGS, PAIRS, UNKNOWN_FAMILY, transformers_logits
 from tolerance import LOGITS, close_to
@@ -213,14 +214,20 @@ def test_pushing_uploads_what_is_saved(tiny: Tiny, monkeypatch: pytest.MonkeyPat
             calls["private"] = options["private"]
             return type("Repository", (), {"repo_id": f"me/{repo_id}"})
 
-        def upload_folder(self, *, repo_id: str, folder_path: str, **options: Any) -> str:
+        def upload_folder(self, *, repo_id: str, folder_path: str, **options: Any) -> Any:
+            calls["card"] = (Path(folder_path) / "README.md").read_text()
             calls["files"] = {file.name for file in Path(folder_path).iterdir()}
             calls["options"] = options
-            return f"commit of {repo_id}"
+            place = f"https://huggingface.co/{repo_id}"
+            return CommitInfo(
+                f"{place}/commit/1", commit_message="", commit_description="", oid="1", pr_url=f"{place}/discussions/2"
+            )
 
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
-    assert (
-        CrossEncoder(tiny("bert")).push_to_hub("mine", token="t", private=True, create_pr=True) == "commit of me/mine"
-    )
+    model = CrossEncoder(tiny("bert"))
+    found = model.push_to_hub("mine", token="t", private=True, create_pr=True)
+    assert found == "https://huggingface.co/me/mine/discussions/2"
     assert (calls["token"], calls["private"], calls["options"]["create_pr"]) == ("t", True, True)
+    assert 'CrossEncoder("mine")' in calls["card"]
+    assert model.push_to_hub("mine") == "https://huggingface.co/me/mine/commit/1"
     assert {"config.json", "model.safetensors", "tokenizer.json", "config_sentence_transformers.json"} <= calls["files"]
