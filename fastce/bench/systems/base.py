@@ -93,6 +93,12 @@ SYSTEMS: dict[str, Entry] = {
         {"sentence_transformers": "sentence-transformers"},
         on_gpus=("fp32", "bf16", "fp16"),
     ),
+    "accelerated": Entry(
+        "fastce.bench.systems.accelerated:Accelerated",
+        ("fp32", "bf16", "fp16", "int8"),
+        {"sentence_transformers": "sentence-transformers"},
+        on_gpus=("fp32", "bf16", "fp16", "int8"),
+    ),
     "onnxruntime": Entry(
         "fastce.bench.systems.onnxruntime:OnnxRuntime",
         ("fp32", "int8"),
