@@ -5,9 +5,10 @@ The Hugging Face module is its only part, and is made when somebody asks for par
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -22,9 +23,6 @@ from fastce.packing import pack, pack_padded, padded
 from fastce.pipeline import Pipeline, Window
 from fastce.processing import max_length_of
 from fastce.threads import chosen_num_threads
-
-if TYPE_CHECKING:
-    import os
 
 REFERENCE = "sentence_transformers.cross_encoder.model"
 """The module whose class a CrossEncoder says to be, once somebody has imported it."""
@@ -199,7 +197,9 @@ class TorchModule(nn.Module):
         return {**input, "scores": logits}
 
     def evaluate(self, evaluator: Callable[..., Any], output_path: str | os.PathLike[str] | None = None) -> Any:
-        """Calls an evaluator, which writes to `output_path`, a folder; returns its results."""
+        """Calls an evaluator, which writes to `output_path`, a folder that is made if missing; returns its results."""
+        if output_path is not None:
+            os.makedirs(output_path, exist_ok=True)
         return evaluator(self, output_path=None if output_path is None else str(output_path))
 
     def is_singular_input(self, inputs: Any) -> bool:

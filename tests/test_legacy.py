@@ -10,7 +10,7 @@ import pytest
 from tiny_models import PAIRS
 from torch import nn
 
-from fastce import CrossEncoder
+from fastce import CrossEncoder, legacy
 
 Tiny = Callable[..., str]
 
@@ -154,3 +154,14 @@ def test_options_of_save(tiny: Tiny, tmp_path: Path) -> None:
     assert (tmp_path / "README.md").exists()
     model.save(tmp_path / "bare", create_model_card=False)
     assert not (tmp_path / "bare" / "README.md").exists()
+
+
+def test_older_names_are_logged_once_as_well(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+    """Python shows such warnings of a program's own lines only."""
+    legacy.log_once.cache_clear()
+    model = CrossEncoder(tiny("bert"))
+    for _ in range(2):
+        with pytest.warns(DeprecationWarning, match="sentences is now called inputs"):
+            model.predict(sentences=[("a", "b")])
+    messages = [record.getMessage() for record in caplog.records if record.name == "fastce.legacy"]
+    assert messages == ["predict: sentences is now called inputs"]

@@ -192,9 +192,9 @@ def test_their_losses_and_trainer(tmp_path: Path, name: str) -> None:
 def test_their_evaluators_and_mining(tiny: Tiny, tmp_path: Path) -> None:
     model, theirs = CrossEncoder(tiny("bert")), Reference(tiny("bert"))
     evaluator = CrossEncoderClassificationEvaluator(PAIRS, [at % 2 for at in range(len(PAIRS))], name="tiny")
-    found = model.evaluate(evaluator, tmp_path)
+    found = model.evaluate(evaluator, tmp_path / "ours")
     assert found == pytest.approx(theirs.evaluate(evaluator, str(tmp_path / "theirs")))
-    assert list(tmp_path.glob("*.csv"))
+    assert list((tmp_path / "ours").glob("*.csv"))
     assert model.model_card_data.metrics == pytest.approx(found)
 
     transformer = Transformer(tiny("bert"))
