@@ -52,7 +52,7 @@ class Gate:
         key = self._settings.api_key
         if key is None or scope["path"] in OPEN_PATHS:
             return
-        given = Headers(scope=scope).get("authorization", "").encode()
+        given = Headers(scope=scope).get("authorization", "").encode("latin-1")  # the bytes as they came
         if not hmac.compare_digest(given, f"Bearer {key}".encode()):
             raise RequestError(
                 401, "expected the header Authorization: Bearer with the server's key", {"WWW-Authenticate": "Bearer"}

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from multiprocessing import parent_process
 
 import uvicorn
 from fastapi import FastAPI
@@ -37,12 +38,22 @@ class AppFactory:
         return create_app(self.options, self.settings, end)
 
 
+class Config(uvicorn.Config):
+    """The settings of uvicorn. What each process does with its logging it does with its signals, too."""
+
+    def configure_logging(self) -> None:
+        """Sets up this process."""
+        super().configure_logging()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)  # uvicorn raises them again when all is done
+
+
 def end(error: BaseException | None) -> None:
-    """Ends a process that has no model; nothing was accepted yet that could be lost."""
+    """Ends a process that has no model, and answered nothing yet."""
     if error is not None:
         sys.stderr.write(f"fastce: {error}\n")
         sys.stderr.flush()
-        os._exit(STARTUP_FAILURE)  # what uvicorn does not start again
+        os._exit(1 if parent_process() is None else STARTUP_FAILURE)  # which the parent does not start again
 
 
 def serve(options: ModelOptions, settings: Settings, host: str, port: int, workers: int = 1) -> int:
@@ -58,7 +69,7 @@ def serve(options: ModelOptions, settings: Settings, host: str, port: int, worke
     Returns:
         The exit status.
     """
-    config = uvicorn.Config(
+    config = Config(
         AppFactory(options, settings),
         factory=True,
         host=host,
@@ -67,8 +78,6 @@ def serve(options: ModelOptions, settings: Settings, host: str, port: int, worke
         access_log=False,
         log_config=LOGGING,
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)  # uvicorn raises them again when all is done
     if workers == 1:
         uvicorn.Server(config).run(sockets=[config.bind_socket()])
         return 0
