@@ -127,10 +127,10 @@ def floods(server: Server, seconds: float) -> Counter[int]:
 
     def hang_up() -> None:
         content = json.dumps(body).encode()
-        head = f"POST /rerank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        head = f"POST /rerank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
         while time.monotonic() < end:
             with socket.create_connection(("127.0.0.1", server.port)) as connection:
-                connection.sendall(head.encode() + content)
+                connection.sendall(head.encode() + b"\r\n\r\n" + content)
             time.sleep(0.01)
 
     clients = [threading.Thread(target=ask) for _ in range(12)] + [threading.Thread(target=hang_up) for _ in range(2)]
