@@ -57,7 +57,7 @@ class RerankAnswer(BaseModel):
     """Documents, best first."""
 
     id: str = Field(default_factory=identifier)
-    object: Literal["list"] = "list"
+    object: Literal["rerank"] = "rerank"
     model: str
     results: list[RankedDocument]
     usage: Usage

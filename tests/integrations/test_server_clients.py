@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("fastapi", reason="the extra server is not installed")
+
+from servers import QUERY, TEXTS, listening
 
 from fastce import CrossEncoder
 
@@ -24,33 +26,13 @@ pytestmark = [
 Tiny = Callable[..., str]
 KEY = "secret"
 MODEL = "rerank-v3.5"
-QUERY = "How long does it take to bake bread?"
-TEXTS = [
-    "Bread needs flour, water, salt and a little patience.",
-    "Trains to the coast leave every 30 minutes.",
-    "The recipe says: mix everything, then wait (at least 12 hours).",
-    "yes",
-]
 
 
 @pytest.fixture(scope="module")
 def address(tiny: Tiny) -> Iterator[str]:
-    """Where a server listens, in a thread of this process."""
-    uvicorn = pytest.importorskip("uvicorn", reason="the extra server is not installed")
-    from fastce import ModelOptions
-    from fastce.server.app import create_app
-    from fastce.server.settings import Settings
-
-    settings = Settings(served_names=(MODEL,), api_key=KEY)
-    config = uvicorn.Config(create_app(ModelOptions(tiny("bert"), device="cpu"), settings), port=0, log_level="error")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    """Where a server listens."""
+    with listening(tiny("bert"), served_names=(MODEL,), api_key=KEY) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import uvicorn
 from starlette.testclient import TestClient
 
 from fastce import ModelOptions
@@ -32,3 +34,19 @@ def served(model: str | ModelOptions, **limits: Any) -> Iterator[TestClient]:
             assert not failures
             time.sleep(0.02)
         yield client
+
+
+@contextmanager
+def listening(model: str, **limits: Any) -> Iterator[str]:
+    """The address of a server that listens on a port, in a thread of this process."""
+    application = create_app(ModelOptions(model, device="cpu"), Settings(**limits))
+    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
