@@ -48,6 +48,17 @@ class TokenizedPairs:
         """Some of the pairs, in the order given."""
         return replace(self, starts=self.starts[indices], sizes=self.sizes[indices])
 
+    @classmethod
+    def joined(cls, parts: Sequence[TokenizedPairs]) -> TokenizedPairs:
+        """Pairs of several calls of one tokenizer as one, in the order given; there is at least one part."""
+        offsets = np.cumsum([0, *(len(part.token_ids) for part in parts[:-1])])
+        return cls(
+            token_ids=np.concatenate([part.token_ids for part in parts]),
+            starts=np.concatenate([part.starts + offset for part, offset in zip(parts, offsets, strict=True)]),
+            sizes=np.concatenate([part.sizes for part in parts]),
+            token_types=parts[0].token_types,
+        )
+
     def assemble(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lays the chosen pairs end to end.
 

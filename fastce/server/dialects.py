@@ -1,0 +1,50 @@
+"""The languages that clients of rerankers speak: a row a dialect, with its paths, its requests and its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fastce.server.cohere import RerankAnswer, RerankV1Request, RerankV2Request, rerank_error
+from fastce.server.messages import Request
+from fastce.server.tei import TeiPrediction, TeiPredictRequest, TeiRank, TeiRerankRequest, tei_error
+from fastce.server.vllm import ScoreAnswer, ScoreRequest, vllm_error
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A language that clients speak.
+
+    Attributes:
+        name: Whose it is.
+        paths: Where it is spoken.
+        request: What is said.
+        answer: What is answered, a type.
+        error: What is answered instead, given the status code and what is wrong.
+        labels: Labels of a model that can answer: one score, or any number.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    request: type[Request]
+    answer: Any
+    error: Callable[[int, str], dict[str, Any]]
+    labels: Literal["one", "any"] = "one"
+
+
+DIALECTS = (
+    Dialect("Text Embeddings Inference", ("/rerank",), TeiRerankRequest, list[TeiRank], tei_error),
+    Dialect(
+        "Text Embeddings Inference",
+        ("/predict",),
+        TeiPredictRequest,
+        list[TeiPrediction] | list[list[TeiPrediction]],
+        tei_error,
+        labels="any",
+    ),
+    Dialect("Cohere v1, Jina, vLLM", ("/v1/rerank",), RerankV1Request, RerankAnswer, rerank_error),
+    Dialect("Cohere v2", ("/v2/rerank",), RerankV2Request, RerankAnswer, rerank_error),
+    Dialect("vLLM", ("/score", "/v1/score"), ScoreRequest, ScoreAnswer, vllm_error),
+)
+"""All of them."""

@@ -1,0 +1,91 @@
+"""Runs the application: one process, or several that share a socket and the CPUs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from multiprocessing import parent_process
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from fastce import subprocesses
+from fastce.options import ModelOptions
+from fastce.server.app import create_app
+from fastce.server.metrics import SHARED_FOLDER
+from fastce.server.settings import Settings
+from fastce.threads import usable_cpus
+
+LOGGING = deepcopy(LOGGING_CONFIG)
+LOGGING["loggers"]["fastce"] = LOGGING["loggers"]["uvicorn"]
+
+
+@dataclass(frozen=True)
+class AppFactory:
+    """Makes the application, in whatever process."""
+
+    options: ModelOptions
+    settings: Settings
+
+    def __call__(self) -> FastAPI:
+        """The application of this process."""
+        return create_app(self.options, self.settings, end)
+
+
+class Config(uvicorn.Config):
+    """The settings of uvicorn. What each process does with its logging it does with its signals, too."""
+
+    def configure_logging(self) -> None:
+        """Sets up this process."""
+        super().configure_logging()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)  # uvicorn raises them again when all is done
+
+
+def end(error: BaseException | None) -> None:
+    """Ends a process that has no model, and answered nothing yet."""
+    if error is not None:
+        sys.stderr.write(f"fastce: {error}\n")
+        sys.stderr.flush()
+        os._exit(1 if parent_process() is None else STARTUP_FAILURE)  # which the parent does not start again
+
+
+def serve(options: ModelOptions, settings: Settings, host: str, port: int, workers: int = 1) -> int:
+    """Serves until a signal says stop; what was accepted until then is answered.
+
+    Args:
+        options: What the model is loaded with.
+        settings: The limits.
+        host: The address to listen on.
+        port: The port; 0 takes a free one.
+        workers: Processes, among which the CPUs are shared out.
+
+    Returns:
+        The exit status.
+    """
+    config = Config(
+        AppFactory(options, settings),
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        access_log=False,
+        log_config=LOGGING,
+    )
+    if workers == 1:
+        uvicorn.Server(config).run(sockets=[config.bind_socket()])
+        return 0
+    threads = options.num_threads or max(1, usable_cpus() // workers)
+    os.environ.update(subprocesses.environment(threads))
+    config.app = AppFactory(replace(options, num_threads=threads), settings)
+    with tempfile.TemporaryDirectory(prefix="fastce-metrics-") as folder:
+        os.environ[SHARED_FOLDER] = folder
+        supervisor = Multiprocess(config, sockets=[config.bind_socket()])
+        supervisor.run()
+    return int(any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes))
