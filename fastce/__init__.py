@@ -16,6 +16,7 @@ from fastce.version import __version__
 
 if TYPE_CHECKING:
     from fastce.backends.base import available_backends
+    from fastce.corpus.rerank import rerank_run
     from fastce.corpus.score import score_corpus
     from fastce.cross_encoder import CrossEncoder
     from fastce.integrations.sentence_transformers import accelerate, decelerate, patch_sentence_transformers
@@ -32,6 +33,7 @@ __all__ = [
     "available_backends",
     "decelerate",
     "patch_sentence_transformers",
+    "rerank_run",
     "score_corpus",
     "set_num_threads",
 ]
@@ -44,6 +46,7 @@ _HOMES = {
     "decelerate": "fastce.integrations.sentence_transformers",
     "patch_sentence_transformers": "fastce.integrations.sentence_transformers",
     "available_backends": "fastce.backends.base",
+    "rerank_run": "fastce.corpus.rerank",
     "score_corpus": "fastce.corpus.score",
     "set_num_threads": "fastce.threads",
 }
