@@ -19,7 +19,9 @@ def work(steps: int, seconds: float) -> None:
             bar.update()
 
 
-@pytest.mark.parametrize(("shell", "is_shown"), [(SimpleNamespace(kernel=1), True), (SimpleNamespace(), False), (None, False)])
+@pytest.mark.parametrize(
+    ("shell", "is_shown"), [(SimpleNamespace(kernel=1), True), (SimpleNamespace(), False), (None, False)]
+)
 def test_long_work_shows_a_bar_in_notebooks_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shell: object, is_shown: bool
 ) -> None:

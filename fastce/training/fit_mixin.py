@@ -86,8 +86,8 @@ class FitMixin:
             gradient_checkpointing: Whether to compute activations twice rather than keep them, to save memory.
             length_grouping: Whether to make batches of similar length out of every 32 that the DataLoader gives; each
                 example still occurs once an epoch.
-            seed: Sets the generators of Python, NumPy and PyTorch first. A fresh head is there already, drawn when the model
-                was made: for runs that are equal bit for bit, set them before that too, with `transformers.set_seed`.
+            seed: Sets the generators of Python, NumPy and PyTorch first. A fresh head is there already, drawn when the
+                model was made: for equal runs, set them before that too, with `transformers.set_seed`.
             logging_steps: Log the loss every so many steps, to the logger `fastce.training` at INFO; 0 logs nothing, or
                 every 50 steps with `report_to`.
             report_to: Where losses and scores go besides: `"tensorboard"`, `"wandb"` or `"none"`.

@@ -275,7 +275,7 @@ def test_the_bar_has_the_latest_score_and_the_best(tiny: Tiny, capsys: pytest.Ca
     CrossEncoder(tiny("bert")).fit(loader(16, 8), lambda *_, **__: next(scores), epochs=3)
     shown = capsys.readouterr().err.replace("\r", "\n").splitlines()
     told = [re.findall(r"(?:loss|score|best)=([-\d.]+)", line) for line in shown]
-    assert [values[1:] for values in told if len(values) == 3][0] == ["0.2500", "0.2500"]
+    assert next(values[1:] for values in told if len(values) == 3) == ["0.2500", "0.2500"]
     assert ["0.7500", "0.7500"] in [values[1:] for values in told]
     assert told[-1][1:] == ["0.5000", "0.7500"]
     assert float(told[-1][0]) > 0
