@@ -55,6 +55,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'fastce' has no attribute {name!r}")
+    import_module("fastce.progress")  # before transformers, whose import of tqdm would warn in notebooks
     return getattr(import_module(_HOMES[name]), name)
 
 

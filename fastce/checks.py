@@ -52,7 +52,7 @@ def check_positive(value: Any, place: str) -> int:
     return int(value)
 
 
-def check_precision(value: Any) -> Precision:
+def check_precision(value: Any, place: str = "precision") -> Precision:
     """A precision by its own name or by torch's, such as `"bfloat16"` or `torch.bfloat16`.
 
     Raises:
@@ -61,7 +61,7 @@ def check_precision(value: Any) -> Precision:
     name = str(value).lower().removeprefix("torch.")
     precision = PRECISION_OF_DTYPE.get(name, name)
     if precision not in PRECISIONS:
-        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {value!r}")
+        raise ValueError(f"{place}: expected one of {', '.join(PRECISIONS)}, got {value!r}")
     return precision
 
 

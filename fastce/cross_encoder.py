@@ -339,7 +339,7 @@ class CrossEncoder(FitMixin, PoolMixin, SaveMixin, Attributes, TorchModule):
                 self.to(device)
             chosen = self.activation_fn if activation_fn is None else scoring.check_activation(activation_fn)
             fast = precision and check_precision(precision)
-            rescorer = Rescorer(self.pipeline, check_precision(rescore), chosen, fast)
+            rescorer = Rescorer(self.pipeline, check_precision(rescore, "rescore"), chosen, fast)
             limits = BatchLimits.checked(batch_size, max_batch_tokens)
             window, _ = self._window([(query, text) for text in texts], prompt_name, prompt)
             tokenized, groups = self.pipeline.tokenized(window, self.max_length), np.zeros(len(texts), dtype=np.int64)

@@ -76,7 +76,7 @@ def test_score_reads_standard_input_and_writes_standard_output(tiny: Tiny) -> No
 def test_several_sources_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     files = [write(tmp_path / f"{name}.jsonl", READABLE[:2]) for name in "ab"]
     result = invoke("score", "--model", tiny("bert"), "--in", files[0], "--in", files[1])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "--in: expected one, a pattern or a folder for several files" in result.stderr
 
 
@@ -126,15 +126,28 @@ def test_bad_lines_are_named(tiny: Tiny, line: str, message: str) -> None:
 
 def test_bad_arguments(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "pairs.xlsx").write_text("")
-    for arguments, message in (
-        (("--in", tmp_path / "none.jsonl"), "fastce: no file"),
-        (("--in", tmp_path / "pairs.xlsx"), "expected a file ending in .jsonl, .ndjson, .csv, .tsv"),
-        (("--in", "-", "--precision", "fp64"), "--precision: expected one of fp32, bf16, fp16, int8, got 'fp64'"),
-        (("--in", "-", "--backend", "tvm"), "backend: expected 'auto' or one of"),
+    folder = tmp_path / "out"
+    for arguments, status, message in (
+        (("--in", tmp_path / "none.jsonl"), 1, "no file"),
+        (("--in", tmp_path / "pairs.xlsx"), 1, f"{tmp_path}/pairs.xlsx: expected a file ending in .jsonl, .ndjson"),
+        (("--precision", "fp64"), 2, "--precision: expected one of fp32, bf16, fp16, int8, got 'fp64'"),
+        (("--backend", "tvm"), 2, "--backend: expected 'auto' or one of"),
+        (("--rescore", "fp32"), 2, "--rescore: needs --top-k; without it"),
+        (("--rescore", "fp33", "--top-k", 1), 2, "--rescore: expected one of"),
+        (("--format", "xml"), 2, "--format: expected one of"),
+        (("--out", tmp_path / "scores.xml"), 2, "--out: expected a folder, or a file ending in"),
+        (("--out", folder, "--on-error", "stop"), 2, "--on-error: expected 'raise' or 'skip', got 'stop'"),
+        (("--out", folder, "--shard-index", 1), 2, "--shard-index: expected a number from 0 to 0, got 1"),
+        (("--num-shards", 2), 2, "--num-shards is for folders, and - is a file"),
+        (("--devices", "cpu", "--workers", 2), 2, "--workers: 2, but there are 1 devices"),
+        (("--queries", "q.tsv"), 2, "--queries and documents: pairs of ids need a table of each"),
+        (("--max-batch-tokens", 0), 2, "Invalid value for '--max-batch-tokens'"),
     ):
-        result = invoke("score", "--model", tiny("bert"), *arguments, stdin="")
-        assert result.exit_code == 1
+        sources = () if "--in" in arguments else ("--in", "-")
+        result = invoke("score", "--model", tiny("bert"), *sources, *arguments, stdin="")
+        assert result.exit_code == status, result.stderr
         assert message in result.stderr
+        assert result.stderr.startswith(f"fastce: {message}") or "Invalid value" in message
     result = invoke("score", "--model", tmp_path, "--in", "-", stdin="")
     assert result.exit_code == 1
     assert "no config.json in it" in result.stderr
@@ -150,6 +163,33 @@ def test_rank_prints_the_best_lines(tiny: Tiny, tmp_path: Path) -> None:
     lines = [line.split("\t") for line in result.stdout.splitlines()]
     assert [text for _, text in lines] == [entry["text"] for entry in expected]
     assert [float(score) for score, _ in lines] == pytest.approx([entry["score"] for entry in expected], abs=1e-6)
+
+
+def test_a_model_that_nobody_names_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "cross-encoder/ms-marco-MiniLM-L6-v2"
+    documents = write(tmp_path / "documents.jsonl", READABLE[:1])
+    arguments = ("rank", "--query", "a", "--docs", documents)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    offline = invoke(*arguments)
+    assert offline.exit_code == 1
+    assert f"fastce: {name}: no directory here, and not in the Hub's local cache, and HF_HUB_OFFLINE" in offline.stderr
+
+    def stop(options: fastce.ModelOptions) -> None:
+        raise ValueError(f"loads {options.model_name_or_path}")
+
+    monkeypatch.setattr("fastce.corpus.score.load", stop)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    note = f"fastce: {name} is not in the cache yet and will be fetched from the Hugging Face Hub\n"
+    failure = f"fastce: loads {name}\n"
+    assert invoke(*arguments).stderr == note + failure
+    assert invoke("score", "--in", "-", stdin="").stderr == note + failure
+    assert invoke(*arguments, "--model", tmp_path).stderr == f"fastce: loads {tmp_path}\n"
+    cached = tmp_path / "models--cross-encoder--ms-marco-MiniLM-L6-v2"
+    for file in ("refs/main", "snapshots/0/config.json"):
+        (cached / file).parent.mkdir(parents=True)
+        (cached / file).write_text("0")
+    assert invoke(*arguments).stderr == failure
+    assert invoke(*arguments, "--model", "ms-marco-MiniLM-L6-v2").stderr == "fastce: loads ms-marco-MiniLM-L6-v2\n"
 
 
 def test_info(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +260,7 @@ def test_tables_without_a_header(tiny: Tiny, tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         assert scores_in(result.stdout) == pytest.approx(model.predict(pairs), abs=1e-6)
     result = invoke("score", "--model", tiny("bert"), "--in", source, "--text-columns", "a guitar")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "--text-columns: expected two names, separated by a comma, got 'a guitar'" in result.stderr
 
 
@@ -243,7 +283,7 @@ def test_a_folder_is_no_file_of_pairs(tiny: Tiny, tmp_path: Path) -> None:
     assert "no file in it ends in .jsonl, .ndjson, .csv, .tsv" in result.stderr
 
 
-@pytest.mark.parametrize(("name", "status"), [("bfloat16", 0), ("BF16", 0), ("float8", 1)])
+@pytest.mark.parametrize(("name", "status"), [("bfloat16", 0), ("BF16", 0), ("float8", 2)])
 def test_precisions_by_names_of_torch(tiny: Tiny, name: str, status: int) -> None:
     result = invoke("score", "--model", tiny("bert"), "--in", "-", "--precision", name, stdin='["a", "b"]\n')
     assert result.exit_code == status, result.output

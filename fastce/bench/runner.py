@@ -115,7 +115,7 @@ def choose_systems(
     results, left_out = [], []
     for name in dict.fromkeys(names):
         if name not in SYSTEMS:
-            raise ValueError(f"no system {name!r}; known are {', '.join(SYSTEMS)}")
+            raise ValueError(f"peers: no system {name!r}; known are {', '.join(SYSTEMS)}")
         if missing := SYSTEMS[name].missing_packages():
             left_out.append(f"{name} is left out; to install it: pip install {' '.join(missing)}")
             continue

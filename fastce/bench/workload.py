@@ -85,7 +85,7 @@ def parse_distribution(text: str) -> tuple[str, float]:
         mean = 0.0
     if name not in DISTRIBUTIONS or not mean >= 1:
         expected = " or ".join(f"{known}:MEAN_TOKENS" for known in DISTRIBUTIONS)
-        raise ValueError(f"expected {expected}, such as lognormal:65, got {text!r}")
+        raise ValueError(f"lengths: expected {expected}, such as lognormal:65, got {text!r}")
     return name, mean
 
 

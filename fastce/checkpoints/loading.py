@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from fastce.checkpoints.chain import Chain, ModuleChain, read_chain
 from fastce.checkpoints.checkpoint import Checkpoint
@@ -136,9 +138,21 @@ def load_config(source: Source, config_kwargs: Mapping[str, Any]) -> tuple[Any, 
             failure = error
         else:
             return config, Source(candidate, source.options)
-    raise FileNotFoundError(
-        f"{source.name}: no directory here, and no model of that name on the Hub or in its local cache ({failure})"
-    ) from failure
+    raise FileNotFoundError(f"{source.name}: no directory here, and {not_fetched(source, failure)}") from failure
+
+
+def not_fetched(source: Source, failure: OSError) -> str:
+    """Why there is no model of a name in the Hub's cache, and what to do."""
+    if not isinstance(failure.__cause__, LocalEntryNotFoundError):
+        return f"no model of that name on the Hub or in its local cache ({failure})"
+    if source.options.get("local_files_only"):
+        reason = "local_files_only keeps off the network; allow it"
+    elif constants.HF_HUB_OFFLINE:
+        reason = "HF_HUB_OFFLINE keeps off the network; unset it"
+    else:
+        reason = f"{constants.ENDPOINT} can't be reached; try again"
+    elsewhere = f"or fetch it where there is a network (hf download {source.name}) and give its directory"
+    return f"not in the Hub's local cache, and {reason}, {elsewhere}"
 
 
 def older_config(source: Source, config_kwargs: Mapping[str, Any]) -> Any:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 import signal
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -12,9 +16,21 @@ from typer.core import TyperGroup
 import fastce
 from fastce.spec import Precision
 
+DEFAULT_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
+
+PARAMETERS = {"columns": "text_columns", "device": "devices", "num_threads": "threads", "output": "target"}
+"""Arguments in Python to the parameters of commands that say them, where these are called otherwise."""
+
+
+class FailedError(Exception):
+    """A command can't do what it was told; the message says why, and may begin with the argument that is wrong."""
+
 
 class Commands(TyperGroup):
-    """The commands; a signal to stop ends each with one line and the exit code that shells expect, 128 + its number."""
+    """The commands, and how each ends where it can't do its work: with one line on standard error.
+
+    The exit code is 2 where an option is wrong, else 1; after a signal what shells expect, 128 + its number.
+    """
 
     def invoke(self, context: Any) -> Any:
         """Runs the chosen command."""
@@ -28,7 +44,10 @@ class Commands(TyperGroup):
         try:
             return super().invoke(context)
         except KeyboardInterrupt as interrupt:
-            fail(str(interrupt) or "interrupted", 128 + next(iter(received), signal.SIGINT))
+            end(str(interrupt) or "interrupted", 128 + next(iter(received), signal.SIGINT))
+        except FailedError as error:
+            usage = usage_error(str(error), self.commands[context.invoked_subcommand].params)
+            end(usage or str(error), 2 if usage else 1)
         finally:
             signal.signal(signal.SIGTERM, before)
 
@@ -63,7 +82,23 @@ def model_options(
 
     transformers.utils.logging.disable_progress_bar()
     chosen = precision_option(precision)
+    if is_to_be_fetched(model):
+        typer.echo(f"fastce: {model} is not in the cache yet and will be fetched from the Hugging Face Hub", err=True)
     return fastce.ModelOptions(model, max_length=max_length, backend=backend, precision=chosen, num_threads=threads)
+
+
+def is_to_be_fetched(model: str) -> bool:
+    """Whether a model is neither a directory nor in the Hub's cache, and the Hub may be asked."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    from fastce.checkpoints.loading import DEFAULT_ORGANIZATION
+
+    if constants.HF_HUB_OFFLINE or Path(model).exists():
+        return False
+    with suppress(ValueError):  # it is no name that the Hub could have
+        names = [model] if "/" in model else [model, f"{DEFAULT_ORGANIZATION}/{model}"]
+        return not any(isinstance(try_to_load_from_cache(name, "config.json"), str) for name in names)
+    return False
 
 
 def two_names(text: str) -> tuple[str, str]:
@@ -86,13 +121,35 @@ def precision_option(text: str) -> Precision:
     try:
         return check_precision(text)
     except ValueError as error:
-        fail(f"--{error}")
+        fail(str(error))
 
 
-def fail(message: str, status: int = 1) -> NoReturn:
+def fail(message: str) -> NoReturn:
     """Ends the program with a message on standard error."""
+    raise FailedError(message)
+
+
+def end(message: str, status: int) -> NoReturn:
+    """Ends the program with a message on standard error and an exit code."""
     typer.echo(f"fastce: {message}", err=True)
     raise typer.Exit(status)
+
+
+def usage_error(message: str, parameters: Iterable[Any]) -> str | None:
+    """A message that begins with an argument's name, arguments called as the command's options; None for another one.
+
+    Args:
+        message: Such as "rescore: needs top_k".
+        parameters: Those of the command.
+    """
+    options = {parameter.name: parameter.opts[0] for parameter in parameters}
+    options |= {name: options[other] for name, other in PARAMETERS.items() if other in options}
+    by_option = {option: option for option in options.values()}
+    found = re.match(r"([-\w]+)(?=[:=]| is | and )", message)
+    name = None if found is None else (options | by_option).get(found[1])
+    if found is None or name is None:
+        return None
+    return name + re.sub(r"\b[a-z]+_\w+", lambda other: options.get(other[0], other[0]), message[found.end() :])
 
 
 def print_version(wanted: bool) -> None:

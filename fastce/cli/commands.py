@@ -10,6 +10,7 @@ import typer
 
 import fastce
 from fastce.cli.app import (
+    DEFAULT_MODEL,
     BackendOption,
     BatchSizeOption,
     MaxBatchTokensOption,
@@ -30,11 +31,11 @@ BAR_FROM = 32
 
 @app.command()
 def rank(
-    model: ModelOption,
     query: Annotated[str, typer.Option("--query", help="The query.")],
     documents: Annotated[
         Path, typer.Option("--docs", exists=True, dir_okay=False, help="A text file, a document a line.")
     ],
+    model: ModelOption = DEFAULT_MODEL,
     top: Annotated[int, typer.Option("--top-k", "--top", min=1, help="How many to print.")] = 10,
     batch_size: BatchSizeOption = None,
     max_batch_tokens: MaxBatchTokensOption = 16384,

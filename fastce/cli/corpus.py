@@ -13,6 +13,7 @@ import typer
 
 import fastce
 from fastce.cli.app import (
+    DEFAULT_MODEL,
     BackendOption,
     BatchSizeOption,
     MaxBatchTokensOption,
@@ -24,13 +25,13 @@ from fastce.cli.app import (
     fail,
     model_options,
     names_of,
-    precision_option,
     two_names,
 )
 
 if TYPE_CHECKING:
     from fastce.corpus.score import OnError
     from fastce.corpus.statistics import Statistics
+    from fastce.spec import Precision
 
 TopKOption = Annotated[
     int | None, typer.Option("--top-k", min=1, help="Write the best rows of each query alone, so many.")
@@ -48,11 +49,11 @@ TextStoreOption = Annotated[
 EXAMPLES = """
 \b
 Exit codes: 0 all rows are scored, or skipped as asked for; 1 an error, and 130 or 143 interrupted or terminated: what
-was written stays whole, and the same command goes on; 2 options that are unknown or missing.
+was written stays whole, and the same command goes on; 2 options that are unknown, missing or of no use.
 
 \b
 Examples:
-  fastce score --model M --in pairs.parquet --out scores/ --precision int8 --keep id
+  fastce score --in pairs.parquet --out scores/ --precision int8 --keep id
   fastce score --model M --queries q.tsv --docs docs.jsonl.gz --pairs run.tsv --out best/ --top-k 10
   cat pairs.jsonl | fastce score --model M --in - > scores.jsonl
 """
@@ -60,11 +61,11 @@ Examples:
 
 @app.command(epilog=EXAMPLES)
 def score(
-    model: ModelOption,
     sources: Annotated[
         list[str],
         typer.Option("--in", "--pairs", help="A file, folder, pattern or address; - or a pipe gives JSON lines."),
     ],
+    model: ModelOption = DEFAULT_MODEL,
     target: Annotated[
         str, typer.Option("--out", help="A folder of parts, or a .parquet, .jsonl, .csv or .trec file, or - .")
     ] = "-",
@@ -134,7 +135,7 @@ def score(
             keep=[*names_of(id_column or ""), *names_of(keep or "")],
             output_format=output_format,
             top_k=top_k,
-            rescore=None if rescore is None else precision_option(rescore),
+            rescore=cast("Precision | None", rescore),
             rows_per_part=rows_per_part,
             batch_size=batch_size,
             max_batch_tokens=max_batch_tokens,
@@ -156,11 +157,11 @@ def score(
 
 @app.command()
 def rerank(
-    model: ModelOption,
     queries: Annotated[str, typer.Option("--queries", help="A table of ids and queries.")],
     corpus: Annotated[str, typer.Option("--corpus", "--docs", help="A table of ids and documents.")],
     run: Annotated[str, typer.Option("--run", help="What to rerank: a TREC run, or a table of ids.")],
     target: Annotated[str, typer.Option("--out", help="The new run: a .trec file, or .parquet, .jsonl or .csv.")],
+    model: ModelOption = DEFAULT_MODEL,
     qrels: Annotated[
         str | None, typer.Option("--qrels", help="Judgements: print nDCG@10 and MRR@10; needs ir-measures.")
     ] = None,
@@ -196,7 +197,7 @@ def rerank(
             queries=queries,
             documents=corpus,
             top_k=top_k,
-            rescore=None if rescore is None else precision_option(rescore),
+            rescore=cast("Precision | None", rescore),
             batch_size=batch_size,
             max_batch_tokens=max_batch_tokens,
             workers=workers,
@@ -230,8 +231,8 @@ def errors_told() -> Iterator[None]:
     """Ends the program with one line where the user can do something about it."""
     try:
         yield
-    except (BrokenPipeError, typer.Exit):
-        raise  # nobody reads on, which is no fault; or what is wrong has been said
+    except BrokenPipeError:
+        raise  # nobody reads on, which is no fault
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         fail(str(error))
 

@@ -62,7 +62,7 @@ class Input:
             ValueError: A file is of no kind that can be read, or only one table of texts was given.
         """
         if (self.queries is None) != (self.documents is None):
-            raise ValueError("pairs of ids need both, a table of queries (--queries) and one of documents (--docs)")
+            raise ValueError("queries and documents: pairs of ids need a table of each, --queries and --docs")
         if not self.has_ids:
             return RowSource.of(self.pairs, Fields(self.columns, others=self.kept, has_header=self.has_header))
         header = None if self.has_header else False

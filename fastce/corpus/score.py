@@ -104,7 +104,7 @@ def score_corpus(
             says which row and why, or what differs.
         OSError: A file can't be read or written. What was written stays whole.
     """
-    scoring = ScoringOptions(top_k, rescore and check_precision(rescore))
+    scoring = ScoringOptions(top_k, rescore and check_precision(rescore, "rescore"))
     limits = BatchLimits.checked(batch_size, max_batch_tokens)
     if top_k is not None:
         check_positive(top_k, "top_k")
@@ -136,7 +136,7 @@ def score_corpus(
             raise ValueError(f"{what} is for folders, and {output} is a file")
     check_places(source, str(output), is_file=is_file)  # before a model is loaded
     if name == "trec" and not source.has_ids:
-        raise ValueError("a run of TREC needs pairs of ids; give --queries and --docs")
+        raise ValueError("output: a run of TREC needs pairs of ids; give --queries and --docs")
     loaded = load(model)
     rows = WINDOW if is_file else check_positive(rows_per_part, "rows_per_part")
     plan = Plan(loaded, source, scoring, limits, rows, is_ranked=top_k is not None or name == "trec")
@@ -159,7 +159,7 @@ def check_places(source: Input, output: str, *, is_file: bool) -> None:
     """Raises ValueError where what is written would be what is read, OSError where there is nothing to read."""
     rows = source.source()
     if "://" in output:
-        raise ValueError(f"{output}: expected a folder or a file of this machine; addresses are for reading")
+        raise ValueError(f"output: expected a folder or a file of this machine, got the address {output!r}")
     if output == STANDARD_OUTPUT:
         return
     target, folder = Path(output).resolve(), Path(source.pairs)
@@ -202,7 +202,7 @@ def chosen_format(output: str, chosen: str | None) -> str:
     by_name = format_of(output)
     ending = Path(output).suffix
     if by_name is None and ending[1:].isalpha() and not Path(output).is_dir():  # "scores-v1.0" may be a folder
-        raise ValueError(f"{output}: expected a folder, or a file ending in {', '.join(ENDINGS)}, got {ending!r}")
+        raise ValueError(f"output: expected a folder, or a file ending in {', '.join(ENDINGS)}, got {output!r}")
     if output == STANDARD_OUTPUT:
         by_name = "jsonl"
     known = PART_FORMATS if by_name is None else FORMATS

@@ -81,9 +81,8 @@ class Progress:
         """Counts what an earlier run has done."""
         found = self.statistics
         found.rows_before += rows
+        self._bar.initial = found.rows_before  # which took this run no time
         self._count(rows, skipped)
-        self._bar.initial = self._shown
-        self._bar.refresh()
 
     def advance(self, pairs: int) -> None:
         """Shows pairs that were computed, whose window is not done yet."""
@@ -103,7 +102,7 @@ class Progress:
         if found.seconds_to_first_part is None:
             found.seconds_to_first_part = seconds
         facts: dict[str, Any] = {"tokens/s": f"{found.tokens / seconds:,.0f}", "bad": found.rows_skipped}
-        self._bar.set_postfix(facts, refresh=True)
+        self._bar.set_postfix(facts, refresh=False)
 
     def _count(self, rows: int, skipped: int) -> None:
         found = self.statistics

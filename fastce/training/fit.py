@@ -96,6 +96,7 @@ class Run:
         self.evaluation = Evaluation(model, options)
         self.threads = SharedThreads()
         self.tracker = make_tracker(options.report_to if processes.is_main else "none")
+        self.shown: dict[str, Any] = {}  # beside the bar
         self.epoch = 0
         self.step = 0  # within the epoch
         self.epoch_random_state: dict[str, Any] | None = None  # at its beginning; the order of examples follows from it
@@ -166,13 +167,15 @@ class Run:
                 self.step += 1
                 self.threads.update()
                 self._after_step(loss, bar)
-        self._evaluate(-1)
+        self._evaluate(-1, bar)
 
-    def _evaluate(self, steps: int) -> None:
+    def _evaluate(self, steps: int, bar: Any) -> None:
         if self.processes.is_main:
             score = self.evaluation.run(self.epoch, steps)
             if score is not None:
                 self.tracker.log({"score": score}, self.total_steps)
+                self.shown |= {"score": f"{score:.4f}", "best": f"{self.evaluation.best_score:.4f}"}
+                bar.set_postfix(self.shown)
         self.processes.wait()
 
     def _batches(self, stream: RandomStream) -> Generator[Sequence[Any], None, None]:
@@ -193,7 +196,8 @@ class Run:
 
     def _after_step(self, loss: float, bar: Any) -> None:
         options = self.options
-        bar.set_postfix(epoch=self.epoch + 1, loss=f"{loss:.4f}", refresh=False)
+        self.shown |= {"epoch": self.epoch + 1, "loss": f"{loss:.4f}"}
+        bar.set_postfix(self.shown, refresh=False)
         bar.update()
         if options.logging_steps > 0 and self.total_steps % options.logging_steps == 0:
             rate = float(self.scheduler.get_last_lr()[0])
@@ -201,7 +205,7 @@ class Run:
             log("step %d, epoch %d: loss %.4f, learning rate %.3g", self.total_steps, self.epoch, loss, rate)
             self.tracker.log({"loss": loss, "learning_rate": rate}, self.total_steps)
         if options.evaluation_steps > 0 and self.step % options.evaluation_steps == 0:
-            self._evaluate(self.step)
+            self._evaluate(self.step, bar)
         if options.checkpoint_path is not None and self.total_steps % options.checkpoint_save_steps == 0:
             self._save(options.checkpoint_path)
 

@@ -76,7 +76,7 @@ class FitMixin:
             max_grad_norm: Gradients are scaled down to this norm.
             use_amp: Mixed precision: bfloat16, or float16 with loss scaling on GPUs without bfloat16.
             callback: Called as `callback(score, epoch, steps)` after each evaluation.
-            show_progress_bar: Whether to show bars.
+            show_progress_bar: Whether to show a bar, with the loss, the latest score and the best one.
             checkpoint_path: Where to keep checkpoints, `checkpoint-<step>` each; None keeps none.
             checkpoint_save_steps: Steps between two of them.
             checkpoint_save_total_limit: How many to keep, the latest ones; 0 keeps all.
@@ -86,7 +86,8 @@ class FitMixin:
             gradient_checkpointing: Whether to compute activations twice rather than keep them, to save memory.
             length_grouping: Whether to make batches of similar length out of every 32 that the DataLoader gives; each
                 example still occurs once an epoch.
-            seed: Sets the generators of Python, NumPy and PyTorch first.
+            seed: Sets the generators of Python, NumPy and PyTorch first. A fresh head is there already, drawn when the
+                model was made: for equal runs, set them before that too, with `transformers.set_seed`.
             logging_steps: Log the loss every so many steps, to the logger `fastce.training` at INFO; 0 logs nothing, or
                 every 50 steps with `report_to`.
             report_to: Where losses and scores go besides: `"tensorboard"`, `"wandb"` or `"none"`.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from tiny_models import CONFIGS, PAIRS, make_tokenizer
 from tokenizers import Tokenizer, models, processors
@@ -128,10 +129,34 @@ def test_a_file_is_no_directory(directory: Path) -> None:
         CrossEncoder(directory / "config.json")
 
 
-@pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "./no/such/folder"])
-def test_an_unknown_name(name: str) -> None:
-    with pytest.raises(FileNotFoundError, match=f"{name}: no directory here, and no model of that name on the Hub"):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("no-such-model", "not in the Hub's local cache, and local_files_only keeps off the network; allow it, or"),
+        ("nobody/no-such-model", r".*, or fetch it .* \(hf download nobody/no-such-model\) and give its directory"),
+        ("./no/such/folder", "no model of that name on the Hub or in its local cache"),
+    ],
+)
+def test_an_unknown_name(name: str, reason: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"{name}: no directory here, and {reason}"):
         CrossEncoder(name, local_files_only=True)
+
+
+@pytest.mark.parametrize(
+    ("is_offline", "reason"),
+    [(True, "HF_HUB_OFFLINE keeps off the network; unset it"), (False, "http://nowhere can't be reached; try again")],
+)
+def test_a_hub_that_is_not_asked_or_not_there(monkeypatch: pytest.MonkeyPatch, is_offline: bool, reason: str) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", is_offline)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://nowhere")
+
+    def not_there(*_: object, **__: object) -> None:
+        raise OSError("a hint of several lines") from LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", not_there)
+    monkeypatch.setattr("fastce.checkpoints.source.find_file", lambda *_: None)
+    with pytest.raises(FileNotFoundError, match=f"nobody/no-such-model: no directory here, and not in .*{reason}"):
+        CrossEncoder("nobody/no-such-model")
 
 
 @pytest.mark.parametrize("kept", [0, 7, 500, -100])

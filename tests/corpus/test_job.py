@@ -340,13 +340,13 @@ def test_standard_input_cannot_be_resumed(model: CrossEncoder, tmp_path: Path, m
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"output": "scores.xlsx"}, r"expected a folder, or a file ending in .*, got '\.xlsx'"),
+        ({"output": "scores.xlsx"}, r"output: expected a folder, or a file ending in .*, got '.*scores\.xlsx'"),
         ({"output": "scores.jsonl", "num_shards": 2}, "num_shards is for folders"),
         ({"output": "scores.jsonl", "on_error": "skip"}, "on_error='skip' is for folders"),
         ({"shard_index": 2, "num_shards": 2}, "shard_index: expected a number from 0 to 1, got 2"),
         ({"on_error": "ignore"}, "on_error: expected 'raise' or 'skip', got 'ignore'"),
         ({"output_format": "trec"}, "output_format: expected one of parquet, jsonl, csv, got 'trec'"),
-        ({"queries": "q.tsv"}, "pairs of ids need both"),
+        ({"queries": "q.tsv"}, "pairs of ids need a table of each"),
         ({"keep": ["none"]}, "no field is called 'none'"),
         ({"keep": ["row"]}, "no field is called 'row'"),
         ({"columns": "query,document"}, "columns: expected a list, got 'query,document'"),

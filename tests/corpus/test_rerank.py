@@ -104,13 +104,13 @@ def test_what_cannot_be_measured(tiny: Tiny, folder: Path) -> None:
         measures(str(folder / "qrels.tsv"), str(folder / "run.trec"))
     line = [*arguments(folder, tiny("bert"), "--qrels", folder / "qrels.tsv"), "--out", str(folder / "out.jsonl")]
     result = CliRunner().invoke(app, line)
-    assert result.exit_code == 1
-    assert "--qrels: measures a .trec file" in result.stderr
+    assert result.exit_code == 2
+    assert "fastce: --qrels: measures a .trec file" in result.stderr
     texts = folder / "pairs.csv"
     with texts.open("w", newline="") as file:
         csv.writer(file).writerows([("query", "document"), ("a", "b")])
     result = CliRunner().invoke(
         app, ["score", "--model", tiny("bert"), "--in", str(texts), "--out", str(folder / "x.trec")]
     )
-    assert result.exit_code == 1
-    assert "a run of TREC needs pairs of ids" in result.stderr
+    assert result.exit_code == 2
+    assert "fastce: --out: a run of TREC needs pairs of ids" in result.stderr

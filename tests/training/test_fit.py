@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,17 @@ def test_progress_bar(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
     CrossEncoder(tiny("bert")).fit(loader(16, 8))
     assert "2/2" in capsys.readouterr().err
+
+
+def test_the_bar_has_the_latest_score_and_the_best(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = iter([0.25, 0.75, 0.5])
+    CrossEncoder(tiny("bert")).fit(loader(16, 8), lambda *_, **__: next(scores), epochs=3)
+    shown = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    told = [re.findall(r"(?:loss|score|best)=([-\d.]+)", line) for line in shown]
+    assert next(values[1:] for values in told if len(values) == 3) == ["0.2500", "0.2500"]
+    assert ["0.7500", "0.7500"] in [values[1:] for values in told]
+    assert told[-1][1:] == ["0.5000", "0.7500"]
+    assert float(told[-1][0]) > 0
 
 
 def test_input_example_prints_as_the_original() -> None:
