@@ -21,7 +21,7 @@ from transformers import BertConfig
 from triton.runtime.jit import KernelInterface
 
 from fastce.backends.reference.engine import DTYPES, converted
-from fastce.backends.triton.engine import TritonEncoder, stacked
+from fastce.backends.triton.engine import TritonEncoder, folded_parts, stacked
 from fastce.backends.triton.linear_int8 import int8_matrix
 from fastce.checkpoints.network import FAMILIES, Description, Stored
 from fastce.packing import MAX_BATCH_TOKENS, PackedBatch, Spans
@@ -47,6 +47,8 @@ CONFIGS: dict[str, dict[str, int]] = {
     "bert-base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
 }
 LENGTHS = (64, 128, 256)
+PRODUCTS = {"linear": 0, "mm": 0, "bmm": 0, "baddbmm": 1}
+"""PyTorch's products, to which of their arguments is the left matrix."""
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
@@ -98,7 +100,8 @@ class Recorder(TorchDispatchMode):
         tensors = [argument for argument in args if isinstance(argument, torch.Tensor)]
         is_there = isinstance(result, torch.Tensor) and result.device == NOWHERE and tensors
         if is_there and not looks(func, args, result):
-            operations = 2 * result.numel() * args[0].shape[-1] if name in ("linear", "mm", "bmm") else 0
+            depth = args[PRODUCTS[name]].shape[-1] if name in PRODUCTS else 0
+            operations = 2 * result.numel() * depth
             read = [result] if name == "index" else tensors  # of what is indexed, as many rows as come out
             self.record(f"torch {name}", [*read, result], operations, result.dtype)
         return result
@@ -131,6 +134,9 @@ class Recorder(TorchDispatchMode):
                 for length in self.lengths
             )
             operations = 4 * scores * constants["HEADS"] * constants["BLOCK_DIM"]
+        elif name in ("folded_scores", "folded_context"):
+            tokens = sum(padded(length, constants["BLOCK_KEYS"]) for length in self.lengths)
+            operations = 2 * tokens * constants["BLOCK_HEADS"] * constants["SIZE"]
         elif name == "embed":  # of each table as many rows as there are tokens
             ids, tables, others = tensors[0:6:2], tensors[1:6:2], tensors[6:]
             tensors = [*ids, *others] + [table[:1].expand(len(ids[0]), -1) for table in tables]
@@ -157,16 +163,19 @@ def encoder_of(name: str, precision: Precision) -> TritonEncoder:
     """An engine whose weights have no values."""
     config = BertConfig(**CONFIGS[name], num_labels=1)
     spec, head = FAMILIES["bert"].encoder(config), FAMILIES["bert"].head(config)
-    found = parameters(spec, head)
+    found, network = parameters(spec, head), program(spec, head)
     weights = {key: Stored(torch.empty(shape, device=NOWHERE)) for key, (shape, _) in found.items()}
     if precision != "int8":
         kept = converted(Description(spec, head, weights), DTYPES[precision], NOWHERE, own=True)
-        return TritonEncoder(program(spec, head), stacked(kept), NOWHERE)
+        return TritonEncoder(network, stacked(kept), NOWHERE)
     in_int8: dict[str, Stored] = {}
     for key, stored in weights.items():
-        is_matrix = found[key].role == "matrix"
-        in_int8 |= int8_matrix(key.removesuffix(".weight"), stored.whole) if is_matrix else {key: stored}
-    return TritonEncoder(program(spec, head), stacked(in_int8), NOWHERE)
+        part = key.rpartition(".")[0]
+        if part in folded_parts(network):
+            in_int8[key] = Stored(stored.whole.bfloat16())
+        else:
+            in_int8 |= int8_matrix(part, stored.whole) if found[key].role == "matrix" else {key: stored}
+    return TritonEncoder(network, stacked(in_int8), NOWHERE)
 
 
 def costs_of(name: str, precision: Precision, length: int, pairs: int) -> dict[str, Cost]:

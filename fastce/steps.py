@@ -150,3 +150,14 @@ def score_terms(attention: Attention) -> int:
     if not isinstance(relation, DisentangledAttention):
         return 1
     return 1 + relation.content_to_position + relation.position_to_content
+
+
+def is_foldable(attention: Attention) -> bool:
+    """Whether a pooled query sees all keys, with no position in its scores: then neither K nor V need be formed.
+
+    Head j scores a row x of the input with q_j . (Wk_j x) = (Wk_j^T q_j) . x, where the bias of K adds the same to all
+    scores and cancels, and its context is sum_x p_x (Wv_j x) = Wv_j (sum_x p_x x).
+    """
+    return (
+        attention.relation is None and attention.window is None and not attention.causal and attention.qk_norm is None
+    )

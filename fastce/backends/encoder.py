@@ -133,13 +133,19 @@ class Forward:
         return self.ops.linear(hidden, weights.linear("embeddings.projection")).to(hidden.dtype)
 
     def _attend(self, step: Attend, stream: torch.Tensor, x: torch.Tensor) -> Pair:
+        if step.pooled:
+            stream = self.ops.pool(stream, self.spans, self.program.head.pooling)  # [num_pairs, hidden_size]
+        context = self._context(step, x).flatten(1)
+        return self._end(step, context, "attention_output", stream, step.attention.output_dropout)
+
+    def _context(self, step: Attend, x: torch.Tensor) -> torch.Tensor:
+        """What attention makes of the values, `[rows, heads, head_dim]`."""
         ops, attention, spans = self.ops, step.attention, self.spans
         query, key, value = (self.weights.linear(f"{step.name}.{part}") for part in ("query", "key", "value"))
         rows: Pooling | None = self.program.head.pooling if step.pooled else None
         if rows is None:
             projected = products(x, (query, key, value))
         else:
-            stream = ops.pool(stream, spans, rows)  # [num_pairs, hidden_size]
             projected = [ops.linear(ops.pool(x, spans, rows), query), *products(x, (key, value))]
         q, k, v = (part.unflatten(-1, (-1, attention.head_dim)) for part in projected)  # [rows, heads, head_dim]
         if attention.qk_norm is not None:
@@ -149,8 +155,7 @@ class Forward:
                 if (norm := self.weights.norm(attention.qk_norm, f"{step.name}.{name}"))
             )
         dropout, relative = self._probability(attention.dropout), self._relative(step)
-        context = ops.attention(q, k, v, spans, attention, rows, dropout, relative).flatten(1)
-        return self._end(step, context, "attention_output", stream, attention.output_dropout)
+        return ops.attention(q, k, v, spans, attention, rows, dropout, relative)
 
     def _relative(self, step: Attend) -> RelativeTables | None:
         relation = step.attention.relation

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_interpreter() -> Iterator[None]:
-    """Triton's interpreter patches its language for every call of a function, which takes a third of the time: once."""
+    """Triton's interpreter patches its language for every call of a function, which takes a third of the time: once.
+
+    Another third is taken by its look for overflows of integers, for which no test here has numbers large enough.
+    """
     try:
         from triton.runtime import interpreter
     except ImportError:
@@ -26,4 +30,6 @@ def quick_interpreter() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(interpreter, "_patch_lang", patch_once)
+        builder = interpreter.interpreter_builder
+        monkeypatch.setattr(builder, "options", replace(builder.options, sanitize_overflow=False))
         yield

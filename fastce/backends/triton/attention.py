@@ -18,7 +18,6 @@ from torch.autograd.function import once_differentiable
 
 from fastce.backends.triton.attention_backward import launch_backward
 from fastce.backends.triton.attention_tiles import (
-    LOG2_E,
     UNSEEN,
     forward_tiles,
     key_range,
@@ -28,7 +27,7 @@ from fastce.backends.triton.attention_tiles import (
 )
 from fastce.backends.triton.blocks import product
 from fastce.backends.triton.dropout import Dropout, keep_factors
-from fastce.backends.triton.relative import ByDistance, scores_by_distance
+from fastce.backends.triton.relative import NO_DISTANCES, ByDistance
 from fastce.backends.triton.sequences import Rows, extent
 from fastce.packing import Spans
 from fastce.spec import Attention
@@ -94,29 +93,29 @@ def attention_forward_kernel(
             k = load_head(key_ptr, first_token, key_index, in_keys, key_stride, head // GROUP, HEAD_DIM, BLOCK_DIM)
             v = load_head(value_ptr, first_token, key_index, in_keys, value_stride, head // GROUP, HEAD_DIM, BLOCK_DIM)
             scores = product(q, tl.trans(k), tl.zeros((BLOCK_QUERIES, BLOCK_KEYS), dtype=tl.float32))  # [M, N]
-            scores *= scale
-            if table_rows_ptr is not None:
-                scores = scores_by_distance(
-                    scores,
-                    table_rows_ptr,
-                    bias_ptr,
-                    met_queries_ptr,
-                    met_keys_ptr,
-                    reach,
-                    table_rows,
-                    scale,
-                    first_row + index[:, None],
-                    place,
-                    in_rows[:, None],
-                    total_rows,
-                    first_token,
-                    key_index[None, :],
-                    in_keys[None, :],
-                    total_tokens,
-                    head,
-                    HEADS,
-                )
-            scores = seen_scores(scores * LOG2_E, place, key_index[None, :], length, WINDOW, CAUSAL)
+            scores = seen_scores(
+                scores,
+                table_rows_ptr,
+                bias_ptr,
+                met_queries_ptr,
+                met_keys_ptr,
+                reach,
+                table_rows,
+                scale,
+                first_row + index[:, None],
+                place,
+                in_rows[:, None],
+                total_rows,
+                first_token,
+                key_index[None, :],
+                in_keys[None, :],
+                total_tokens,
+                head,
+                length,
+                HEADS,
+                WINDOW,
+                CAUSAL,
+            )
             if WHOLE:
                 highest = tl.max(scores, 1)
             else:
@@ -146,7 +145,7 @@ def launch_forward(
     attention: Attention,
     rows: Rows,
     dropout: Dropout,
-    distances: ByDistance | None = None,
+    distances: ByDistance = NO_DISTANCES,
     *,
     with_log_sum: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -164,12 +163,12 @@ def launch_forward(
         output,
         log_sum,
         spans.cu_seqlens,
-        *(distances[:4] if distances is not None else (None,) * 4),
+        *distances[:4],
         tiles,
         len(query),
         len(key),
-        0 if distances is None else len(distances.rows) // 2,
-        0 if distances is None else distances.table_rows,
+        distances.reach,
+        distances.table_rows,
         query.stride(0),
         key.stride(0),
         value.stride(0),
@@ -207,22 +206,26 @@ class AttentionFunction(Function):
         attention: Attention,
         rows: Rows,
         dropout: Dropout,
-        distances: ByDistance | None,
+        *distances: Any,
     ) -> torch.Tensor:
-        """See `Function`."""
+        """See `Function`; the last arguments are the fields of `ByDistance`."""
+        by_distance, with_log_sum = ByDistance(*distances), any(ctx.needs_input_grad)
         arguments = spans, attention, rows, dropout
-        with_log_sum = any(ctx.needs_input_grad)
-        assert distances is None or not with_log_sum, "the engine refuses to train what goes by distance"
-        output, log_sum = launch_forward(query, key, value, *arguments, distances, with_log_sum=with_log_sum)
-        ctx.arguments = arguments
-        ctx.save_for_backward(query, key, value, output, log_sum)
+        output, log_sum = launch_forward(query, key, value, *arguments, by_distance, with_log_sum=with_log_sum)
+        ctx.arguments, ctx.distances = arguments, by_distance._replace(bias=None, queries=None, keys=None)
+        saved = by_distance.bias, by_distance.queries, by_distance.keys
+        ctx.save_for_backward(query, key, value, output, log_sum, *saved)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, output_gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """See `Function`."""
-        return *launch_backward(output_gradient, *ctx.saved_tensors, *ctx.arguments), None, None, None, None, None
+        *saved, bias, queries, keys = ctx.saved_tensors
+        distances = ctx.distances._replace(bias=bias, queries=queries, keys=keys)
+        arguments = *ctx.arguments, distances
+        gradients, of_distances = launch_backward(output_gradient, *saved, *arguments)
+        return *gradients, None, None, None, None, None, *of_distances, None
 
 
 def attend(
@@ -233,7 +236,7 @@ def attend(
     attention: Attention,
     rows: Rows,
     dropout: Dropout,
-    distances: ByDistance | None = None,
+    distances: ByDistance = NO_DISTANCES,
 ) -> torch.Tensor:
     """Attention within each sequence, of queries and keys that are rotated already.
 
@@ -245,10 +248,10 @@ def attend(
         attention: Which attention.
         rows: Which queries there are.
         dropout: Of the weights.
-        distances: What scores get by distance, in scoring; None for nothing.
+        distances: What scores get by distance.
 
     Returns:
         `[total_rows, heads, head_dim]`.
     """
-    output: torch.Tensor = AttentionFunction.apply(query, key, value, spans, attention, rows, dropout, distances)
+    output: torch.Tensor = AttentionFunction.apply(query, key, value, spans, attention, rows, dropout, *distances)
     return output

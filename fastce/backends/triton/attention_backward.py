@@ -1,8 +1,12 @@
-"""The gradients of attention: of queries, then of keys and values. The weights are computed again."""
+"""The gradients of attention: of queries, then of keys and values, and of what goes by distance.
+
+The weights are computed again.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +14,6 @@ import triton
 import triton.language as tl
 
 from fastce.backends.triton.attention_tiles import (
-    LOG2_E,
     backward_tiles,
     key_range,
     load_head,
@@ -20,13 +23,14 @@ from fastce.backends.triton.attention_tiles import (
 )
 from fastce.backends.triton.blocks import product
 from fastce.backends.triton.dropout import Dropout, keep_factors
+from fastce.backends.triton.relative import ByDistance, gradients_by_distance, store_by_distance
 from fastce.backends.triton.sequences import Rows, extent
 from fastce.packing import Spans
 from fastce.spec import Attention
 from fastce.steps import kv_heads, score_terms
 
 
-@triton.jit(do_not_specialize=["tiles", "total_rows", "seed"])
+@triton.jit(do_not_specialize=["tiles", "total_rows", "total_tokens", "reach", "table_rows", "longest", "seed"])
 def query_gradient_kernel(
     query_ptr,  # [total_rows, heads, head_dim]
     key_ptr,  # [total_tokens, kv_heads, head_dim]
@@ -37,8 +41,17 @@ def query_gradient_kernel(
     mean_gradient_ptr,  # [heads, total_rows], float32: written here, read for keys and values
     query_gradient_ptr,  # [total_rows, heads, head_dim]
     cu_seqlens_ptr,  # [num_pairs + 1]
+    table_rows_ptr,  # [2 reach + 1], int32; or None, and all that follows, where nothing goes by distance
+    bias_ptr,  # [table rows, heads], float32, or None
+    met_queries_ptr,  # [heads, total_rows, table rows], or None
+    met_keys_ptr,  # [heads, total_tokens, table rows], or None
+    by_distance_ptr,  # [heads, total_rows, 2 longest - 1]: zeros, and here the gradients of scores; or None
     tiles,  # of queries of the longest sequence
     total_rows,
+    total_tokens,
+    reach,
+    table_rows,
+    longest,
     query_stride,
     key_stride,
     value_stride,
@@ -70,6 +83,7 @@ def query_gradient_kernel(
     q = load_head(query_ptr, first_row, index, in_rows, query_stride, head, HEAD_DIM, BLOCK_DIM)  # [M, D]
     o = load_head(output_ptr, first_row, index, in_rows, width, head, HEAD_DIM, BLOCK_DIM)  # [M, D]
     do = load_head(output_gradient_ptr, first_row, index, in_rows, width, head, HEAD_DIM, BLOCK_DIM)  # [M, D]
+    row = first_row + index[:, None]  # [M, 1]
     per_row = head * total_rows + first_row + index  # [M]
     log_sum = tl.load(log_sum_ptr + per_row, mask=in_rows, other=0.0)  # [M]
     mean_gradient = tl.sum(do.to(tl.float32) * o.to(tl.float32), 1)  # of the scores, by their weights [M]
@@ -81,19 +95,44 @@ def query_gradient_kernel(
         in_keys = key_index < length  # [N]
         k = load_head(key_ptr, first_token, key_index, in_keys, key_stride, head // GROUP, HEAD_DIM, BLOCK_DIM)
         v = load_head(value_ptr, first_token, key_index, in_keys, value_stride, head // GROUP, HEAD_DIM, BLOCK_DIM)
-        scores = product(q, tl.trans(k), zeros) * (scale * LOG2_E)  # [M, N]
-        scores = seen_scores(scores, place, key_index[None, :], length, WINDOW, CAUSAL)
+        scores = product(q, tl.trans(k), zeros)  # [M, N]
+        scores = seen_scores(
+            scores,
+            table_rows_ptr,
+            bias_ptr,
+            met_queries_ptr,
+            met_keys_ptr,
+            reach,
+            table_rows,
+            scale,
+            row,
+            place,
+            in_rows[:, None],
+            total_rows,
+            first_token,
+            key_index[None, :],
+            in_keys[None, :],
+            total_tokens,
+            head,
+            length,
+            HEADS,
+            WINDOW,
+            CAUSAL,
+        )  # [M, N]
         weights = tl.exp2(scores - log_sum[:, None])  # [M, N]
         weight_gradient = product(do, tl.trans(v), zeros)  # [M, N]
         if DROPOUT:
-            row = first_row + index[:, None]  # [M, 1]
             weight_gradient *= keep_factors(seed, probability, row, key_index[None, :], head)
         score_gradient = weights * (weight_gradient - mean_gradient[:, None])  # [M, N]
+        if by_distance_ptr is not None:
+            inside = in_rows[:, None] & in_keys[None, :]  # [M, N]
+            distance = key_index[None, :] - place  # [M, N]
+            store_by_distance(by_distance_ptr, score_gradient, head * total_rows + row, distance, inside, longest)
         dq = product(score_gradient.to(k.dtype), k, dq)
     store_head(query_gradient_ptr, dq * scale, first_row, index, in_rows, width, head, HEAD_DIM, BLOCK_DIM)
 
 
-@triton.jit(do_not_specialize=["tiles", "total_rows", "seed"])
+@triton.jit(do_not_specialize=["tiles", "total_rows", "total_tokens", "reach", "table_rows", "longest", "seed"])
 def key_value_gradient_kernel(
     query_ptr,  # [total_rows, heads, head_dim]
     key_ptr,  # [total_tokens, kv_heads, head_dim]
@@ -104,8 +143,17 @@ def key_value_gradient_kernel(
     key_gradient_ptr,  # [total_tokens, kv_heads, head_dim]
     value_gradient_ptr,  # [total_tokens, kv_heads, head_dim]
     cu_seqlens_ptr,  # [num_pairs + 1]
+    table_rows_ptr,  # [2 reach + 1], int32; or None, and all that follows, where nothing goes by distance
+    bias_ptr,  # [table rows, heads], float32, or None
+    met_queries_ptr,  # [heads, total_rows, table rows], or None
+    met_keys_ptr,  # [heads, total_tokens, table rows], or None
+    by_distance_ptr,  # [heads, total_tokens, 2 longest - 1]: zeros, and here the gradients of scores; or None
     tiles,  # of keys of the longest sequence
     total_rows,
+    total_tokens,
+    reach,
+    table_rows,
+    longest,
     query_stride,
     key_stride,
     value_stride,
@@ -149,18 +197,45 @@ def key_value_gradient_kernel(
             log_sum = tl.load(log_sum_ptr + per_row, mask=in_rows, other=0.0)  # [M]
             mean_gradient = tl.load(mean_gradient_ptr + per_row, mask=in_rows, other=0.0)  # [M]
             place = first_place + index[None, :]  # [1, M]
-            scores = product(k, tl.trans(q), zeros) * (scale * LOG2_E)  # [N, M]
-            scores = seen_scores(scores, place, key_index[:, None], length, WINDOW, CAUSAL)
+            row = first_row + index[None, :]  # [1, M]
+            scores = product(k, tl.trans(q), zeros)  # [N, M]
+            scores = seen_scores(
+                scores,
+                table_rows_ptr,
+                bias_ptr,
+                met_queries_ptr,
+                met_keys_ptr,
+                reach,
+                table_rows,
+                scale,
+                row,
+                place,
+                in_rows[None, :],
+                total_rows,
+                first_token,
+                key_index[:, None],
+                in_keys[:, None],
+                total_tokens,
+                head,
+                length,
+                HEADS,
+                WINDOW,
+                CAUSAL,
+            )  # [N, M]
             weights = tl.exp2(scores - log_sum[None, :])  # [N, M]
             weight_gradient = product(v, tl.trans(do), zeros)  # [N, M]
             kept = weights  # [N, M]
             if DROPOUT:
-                row = first_row + index[None, :]  # [1, M]
                 factors = keep_factors(seed, probability, row, key_index[:, None], head)  # [N, M]
                 weight_gradient *= factors
                 kept *= factors
             dv = product(kept.to(do.dtype), do, dv)
             score_gradient = weights * (weight_gradient - mean_gradient[None, :])  # [N, M]
+            if by_distance_ptr is not None:
+                inside = in_rows[None, :] & in_keys[:, None]  # [N, M]
+                distance = key_index[:, None] - place  # [N, M]
+                key_row = head * total_tokens + first_token + key_index[:, None]  # [N, 1]
+                store_by_distance(by_distance_ptr, score_gradient, key_row, distance, inside, longest)
             dk = product(score_gradient.to(q.dtype), q, dk)
     width = HEADS // GROUP * HEAD_DIM
     store_head(key_gradient_ptr, dk * scale, first_token, key_index, in_keys, width, kv_head, HEAD_DIM, BLOCK_DIM)
@@ -178,8 +253,9 @@ def launch_backward(
     attention: Attention,
     rows: Rows,
     dropout: Dropout,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The gradients of query, key and value, in their shapes and dtype."""
+    distances: ByDistance,
+) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor | None]]:
+    """The gradients of query, key and value, and those of the bias and of what queries and keys met, or None."""
     gradients = tuple(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value))
     output_gradient, mean_gradient = output_gradient.contiguous(), torch.empty_like(log_sum)
     cut = backward_tiles(query.dtype, attention, rows, spans.longest)
@@ -201,6 +277,14 @@ def launch_backward(
         "num_warps": cut.warps,
         "num_stages": cut.stages,
     }
+    of_queries, of_keys = (
+        query.new_zeros(attention.heads, len(x), 2 * spans.longest - 1) if wanted else None
+        for x, wanted in (
+            (query, distances.bias is not None or distances.queries is not None),
+            (key, distances.keys is not None),
+        )
+    )
+    numbers = len(query), len(key), distances.reach, distances.table_rows, spans.longest
     query_gradient_kernel[len(spans.lengths) * query_tiles, attention.heads](
         query,
         key,
@@ -211,8 +295,10 @@ def launch_backward(
         mean_gradient,
         gradients[0],
         spans.cu_seqlens,
+        *distances[:4],
+        of_queries,
         query_tiles,
-        len(query),
+        *numbers,
         *strides,
         scale,
         *dropout,
@@ -227,11 +313,13 @@ def launch_backward(
         mean_gradient,
         *gradients[1:],
         spans.cu_seqlens,
+        *distances[:4],
+        of_keys,
         key_tiles,
-        len(query),
+        *numbers,
         *strides,
         scale,
         *dropout,
         **constants,
     )
-    return gradients[0], gradients[1], gradients[2]
+    return gradients, gradients_by_distance(distances, of_queries, of_keys, spans.longest, scale)

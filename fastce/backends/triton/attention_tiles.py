@@ -9,8 +9,9 @@ import torch
 import triton
 import triton.language as tl
 
+from fastce.backends.triton.relative import scores_by_distance
 from fastce.backends.triton.sequences import Rows
-from fastce.spec import Attention, DisentangledAttention
+from fastce.spec import Attention, DisentangledAttention, RelativeBias
 
 UNSEEN = tl.constexpr(-1e30)
 """Score of a key that a query does not see. Finite: no difference of two is undefined, and every exponential of one
@@ -47,28 +48,38 @@ def forward_tiles(dtype: torch.dtype, attention: Attention, rows: Rows, longest:
     dim, length = padded(attention.head_dim), padded(longest)
     is_float32 = dtype == torch.float32  # multiplied without tensor cores, of operands in registers
     gathers = isinstance(attention.relation, DisentangledAttention)  # whose addresses take registers, as a generator
+    is_widest = dim > 128
     queries = 16 if rows != "all" or (is_float32 and dim > 64) else 32 if is_float32 else 64
     keys = min(length, 32 if gathers else ONE_TILE // 2 if is_float32 or dropped else ONE_TILE)
     if longest > keys:
         keys = min(keys, 64)
+    if is_widest:
+        keys = min(keys, 16 if is_float32 else 32)
     queries = min(queries, length)
     heads = math.gcd(attention.heads, max(1, 64 // length))
-    warps = 8 if is_float32 else min(4, max(queries // 16, keys // 32, 1))
-    if not is_float32 and (gathers or (dim > 64 and longest > keys)):
+    warps = 8 if is_float32 or is_widest else min(4, max(queries // 16, keys // 32, 1))
+    if (is_float32 and is_widest) or (not is_float32 and (gathers or (64 < dim <= 128 and longest > keys))):
         warps *= 2
-    return Tiles(queries, keys, dim, heads, warps, 1 if longest <= keys and heads == 1 else 2)
+    return Tiles(queries, keys, dim, heads, warps, 1 if is_widest or (longest <= keys and heads == 1) else 2)
+
+
+BACKWARD: dict[str, dict[bool, tuple[int, int, int | None]]] = {
+    "narrow": {False: (64, 64, None), True: (32, 32, 8)},
+    "wide": {False: (32, 64, 8), True: (16, 16, 8)},
+    "gathered": {False: (32, 32, 8), True: (16, 16, 8)},
+}
+"""Queries and keys of a tile of the backward passes and their warps, by what takes registers and by whether it is
+float32; None: a warp for 16 keys."""
 
 
 def backward_tiles(dtype: torch.dtype, attention: Attention, rows: Rows, longest: int) -> Tiles:
     """Tiles of both backward passes, which hold twice as many numbers a score."""
     dim, length = padded(attention.head_dim), padded(longest)
-    is_wide, is_float32 = dim > 64, dtype == torch.float32
-    if is_float32:
-        queries = keys = 16 if is_wide else 32
-    else:
-        queries, keys = 32 if is_wide else 64, 64
+    is_wide = dim > 64 or isinstance(attention.relation, RelativeBias)
+    kind = "gathered" if isinstance(attention.relation, DisentangledAttention) else "wide" if is_wide else "narrow"
+    queries, keys, warps = BACKWARD[kind][dtype == torch.float32]
     queries, keys = min(queries, length) if rows == "all" else 16, min(keys, length)
-    return Tiles(queries, keys, dim, 1, 8 if is_float32 or is_wide else max(1, keys // 16), 2)
+    return Tiles(queries, keys, dim, 1, warps or max(1, keys // 16), 2)
 
 
 def padded(size: int) -> int:
@@ -93,23 +104,63 @@ def store_head(x_ptr, x, first_row, index, inside, stride, head, HEAD_DIM: tl.co
 
 
 @triton.jit
-def seen_scores(scores, query_place, key_place, length, WINDOW: tl.constexpr, CAUSAL: tl.constexpr):
-    """The scores of keys that queries see.
+def seen_scores(
+    products,
+    table_rows_ptr,  # or None, as all that follows, where nothing goes by distance
+    bias_ptr,
+    met_queries_ptr,
+    met_keys_ptr,
+    reach,
+    table_rows,
+    scale,
+    query_row,
+    query_place,
+    in_rows,
+    total_rows,
+    first_token,
+    key_place,
+    in_keys,
+    total_tokens,
+    head,
+    length,
+    HEADS: tl.constexpr,
+    WINDOW: tl.constexpr,
+    CAUSAL: tl.constexpr,
+):
+    """The scores in base 2 of keys that queries see, from the products [M, N] or [N, M] of both.
 
-    Args:
-        scores: [M, N] or [N, M].
-        query_place: Places of the queries in their sequence, [M, 1] or [1, M].
-        key_place: Those of the keys, [1, N] or [N, 1].
-        length: Tokens of the sequence.
-        WINDOW: The farthest key that a query sees on either side; None: all.
-        CAUSAL: Whether a query sees no key behind itself.
+    What is of queries is [M, 1] or [1, M], what is of keys the other; for what goes by distance see
+    `scores_by_distance`. WINDOW is the farthest key that a query sees on either side, or None for all; CAUSAL is
+    whether it sees no key behind itself.
     """
+    scores = products * scale
+    if table_rows_ptr is not None:
+        scores = scores_by_distance(
+            scores,
+            table_rows_ptr,
+            bias_ptr,
+            met_queries_ptr,
+            met_keys_ptr,
+            reach,
+            table_rows,
+            scale,
+            query_row,
+            query_place,
+            in_rows,
+            total_rows,
+            first_token,
+            key_place,
+            in_keys,
+            total_tokens,
+            head,
+            HEADS,
+        )
     seen = key_place < length
     if CAUSAL:
         seen &= key_place <= query_place
     if WINDOW is not None:
         seen &= (key_place - query_place <= WINDOW) & (query_place - key_place <= WINDOW)
-    return tl.where(seen, scores, UNSEEN)
+    return tl.where(seen, scores * LOG2_E, UNSEEN)
 
 
 @triton.jit

@@ -10,15 +10,15 @@ import torch
 
 from fastce.backends.base import Request, not_understood
 from fastce.backends.cpp.smoothing import smoothed
-from fastce.backends.encoder import OpsEncoder
+from fastce.backends.encoder import Forward, OpsEncoder
 from fastce.backends.reference.engine import DTYPES, converted
 from fastce.backends.triton.graphs import CudaCapture, Graphs
 from fastce.backends.triton.transfer import halves, to_device
 from fastce.checkpoints.network import Description, Stored
-from fastce.features import FEATURES, features, features_of
+from fastce.features import features_of
 from fastce.packing import PackedBatch
 from fastce.parameters import parameters
-from fastce.steps import Program, program
+from fastce.steps import Attend, Program, is_foldable, program
 
 if TYPE_CHECKING:
     from fastce.backends.ops import Ops
@@ -41,11 +41,9 @@ CAN = features_of(
     """
 )
 
-ONLY_SCORED = ("DisentangledAttention", "RelativeBias")
-"""Features without a backward pass."""
-
-WIDEST_HEAD = 128
-"""The widest head that attention has tiles for."""
+WIDEST_HEAD = {"scores": 256, "trains": 128}
+"""The widest head that attention has tiles for: in float32, the backward pass of wider ones wants more registers than
+there are."""
 
 CAPABILITY = (8, 0)
 """The oldest compute capability (Ampere's): the kernels are compiled and looked at for it and for Hopper's."""
@@ -105,13 +103,41 @@ class TritonEncoder(OpsEncoder):
         return self._logits_there(self._to_device(batch)) if self.graphs is None else self.graphs.logits(batch)
 
     def _logits_there(self, batch: PackedBatch) -> torch.Tensor:
-        return self._forward(batch).float()
+        if self.module is not None:
+            return self._forward(batch).float()
+        return FoldedForward(self.ops, self.program, self.weights, batch.spans, training=False).logits(batch).float()
 
     def _to_device(self, batch: PackedBatch) -> PackedBatch:
         return to_device(batch, self.device)
 
     def _on_device(self) -> AbstractContextManager[object]:
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+
+
+class FoldedForward(Forward):
+    """A pass for scoring, which forms no keys and values for the rows that the head reads where it need not."""
+
+    def _context(self, step: Attend, x: torch.Tensor) -> torch.Tensor:
+        from fastce.backends.triton.folded import attend_folded
+        from fastce.backends.triton.linear_int8 import Int8Linear
+
+        query, key, value = (self.weights.linear(f"{step.name}.{part}") for part in ("query", "key", "value"))
+        if not step.pooled or not is_foldable(step.attention) or isinstance(key, Int8Linear):
+            return super()._context(step, x)
+        pooled = self.ops.linear(self.ops.pool(x, self.spans, self.program.head.pooling), query)
+        heads = pooled.unflatten(-1, (-1, step.attention.head_dim))  # [num_pairs, heads, head_dim]
+        return attend_folded(heads, x, key, value, self.spans, step.attention)
+
+
+def folded_parts(network: Program) -> tuple[str, ...]:
+    """Names of the layers whose keys and values are never formed in int8: no other layer has their weights."""
+    names = [step.name for step in network.steps if isinstance(step, Attend)]
+    return tuple(
+        f"{step.name}.{part}"
+        for step in network.steps
+        if isinstance(step, Attend) and step.pooled and is_foldable(step.attention) and names.count(step.name) == 1
+        for part in ("key", "value")
+    )
 
 
 def stacked(weights: Mapping[str, Stored]) -> Mapping[str, Stored]:
@@ -126,7 +152,9 @@ def stacked(weights: Mapping[str, Stored]) -> Mapping[str, Stored]:
             for name in [name for name in weights if name.endswith(f".{first}.{kind}")]:
                 prefix = name.removesuffix(f"{first}.{kind}")
                 names = [name, *(f"{prefix}{other}.{kind}" for other in others)]
-                tensors = [weights[part].tensor for part in names]
+                tensors = [weights[part].tensor for part in names if part in weights]
+                if len({tensor.dtype for tensor in tensors}) > 1 or len(tensors) < len(names):
+                    continue  # one is in int8, others are not
                 whole, end = torch.cat(tensors), 0
                 for part, tensor in zip(names, tensors, strict=True):
                     result[part] = Stored(whole, slice(end, end + len(tensor)))
@@ -135,17 +163,21 @@ def stacked(weights: Mapping[str, Stored]) -> Mapping[str, Stored]:
 
 
 def int8_weights(description: Description, network: Program) -> tuple[dict[str, Stored], Sequence[str]]:
-    """The layers' matrices in int8, all else in float32, and what was done to them beyond rounding."""
+    """The layers' matrices in int8 but for those that are folded in bfloat16, all else in float32, and remarks."""
     from fastce.backends.triton.linear_int8 import int8_matrix
 
     arrays = {name: stored.tensor.detach().float().cpu().numpy() for name, stored in description.weights.items()}
     arrays, places = smoothed(network, arrays)
-    roles = parameters(description.encoder, description.head)
+    roles, folded = parameters(description.encoder, description.head), folded_parts(network)
     weights: dict[str, Stored] = {}
     for name, array in arrays.items():
-        tensor = torch.from_numpy(array)
-        is_matrix = roles[name].role == "matrix"
-        weights |= int8_matrix(name.removesuffix(".weight"), tensor) if is_matrix else {name: Stored(tensor)}
+        tensor, part = torch.from_numpy(array), name.rpartition(".")[0]
+        if part in folded:
+            weights[name] = Stored(tensor.bfloat16())
+        elif roles[name].role == "matrix":
+            weights |= int8_matrix(part, tensor)
+        else:
+            weights[name] = Stored(tensor)
     return weights, (f"outliers smoothed in {places} places",) if places else ()
 
 
@@ -205,13 +237,10 @@ class TritonBackend:
         reasons += not_understood(request.network, CAN)
         if request.network is None or isinstance(request.network.understood, str):
             return reasons
-        encoder, head = request.network.understood.encoder, request.network.understood.head
-        widest = max(layer.attention.head_dim for layer in encoder.layers)
-        if widest > WIDEST_HEAD:
-            reasons.append(f"its heads are at most {WIDEST_HEAD} wide, not {widest}")
-        if request.training:
-            asked = features(encoder, head)
-            reasons += [f"it does not train {FEATURES[feature]}" for feature in ONLY_SCORED if feature in asked]
+        widest = max(layer.attention.head_dim for layer in request.network.understood.encoder.layers)
+        does = "trains" if request.training else "scores"
+        if widest > WIDEST_HEAD[does]:
+            reasons.append(f"it {does} heads of at most {WIDEST_HEAD[does]} numbers, not {widest}")
         return reasons
 
     def build(self, request: Request) -> TritonEncoder:

@@ -18,7 +18,7 @@ from fastce.backends.triton.attention import attend
 from fastce.backends.triton.dropout import draw, dropout
 from fastce.backends.triton.linear_int8 import Int8Linear
 from fastce.backends.triton.pool import mean_rows
-from fastce.backends.triton.relative import by_distance
+from fastce.backends.triton.relative import NO_DISTANCES, by_distance
 from fastce.backends.triton.rotary import rotate
 from fastce.backends.triton.sequences import Rows
 from fastce.backends.weights import Linear, NormWeights, products
@@ -97,7 +97,7 @@ def attention(
     if isinstance(attention.relation, RotaryEmbedding):
         query = rotate(query, spans, attention.relation, chosen)
         key = rotate(key, spans, attention.relation, "all")
-    distances = None if relative is None else by_distance(query, key, attention, relative, spans.longest)
+    distances = NO_DISTANCES if relative is None else by_distance(query, key, attention, relative, spans.longest)
     return attend(query, key, value, spans, attention, chosen, draw(dropout), distances)
 
 

@@ -28,13 +28,24 @@ from triton.runtime.jit import JITFunction
 
 from fastce.backends.base import Request
 from fastce.backends.ops import BiasTable, PositionTables
-from fastce.backends.triton import activation, add_norm, attention, dropout, embed, linear_int8, pool, quantize, rotary
+from fastce.backends.triton import (
+    activation,
+    add_norm,
+    attention,
+    dropout,
+    embed,
+    folded,
+    linear_int8,
+    pool,
+    quantize,
+    rotary,
+)
 from fastce.backends.triton.attention_backward import launch_backward as launch_attention_backward
 from fastce.backends.triton.dropout import NO_DROPOUT, Dropout
 from fastce.backends.triton.engine import BACKEND
 from fastce.backends.triton.norm import Statistics
 from fastce.backends.triton.norm import launch_backward as launch_norm_backward
-from fastce.backends.triton.relative import by_distance
+from fastce.backends.triton.relative import NO_DISTANCES, by_distance
 from fastce.backends.weights import NormWeights
 from fastce.checkpoints.network import Description, Network, Stored
 from fastce.packing import PackedBatch, Spans
@@ -60,6 +71,8 @@ ROWS_OF_PRODUCTS = {
     "attention_forward_kernel": "BLOCK_QUERIES",
     "query_gradient_kernel": "BLOCK_QUERIES",
     "key_value_gradient_kernel": "BLOCK_KEYS",
+    "folded_scores_kernel": "BLOCK_HEADS",
+    "folded_context_kernel": "BLOCK_HEADS",
     "linear_int8_kernel": "BLOCK_ROWS",
 }
 BATCHES = [[100, 90, 80], [65], [128] * 16, [66, *[1] * 7]]
@@ -86,12 +99,13 @@ def attention_case(
     if not back:
         return lambda: attention.launch_forward(query, key, value, *arguments, with_log_sum=dropped is not NO_DROPOUT)
     output, log_sum = torch.empty(query.shape, dtype=query.dtype), torch.empty(heads, len(query))
-    return lambda: launch_attention_backward(output, query, key, value, output, log_sum, *arguments)
+    return lambda: launch_attention_backward(output, query, key, value, output, log_sum, *arguments, NO_DISTANCES)
 
 
 MINILM, BERT = Attention(12, 32), Attention(12, 64)
 MODERNBERT = replace(BERT, window=64)
 QWEN = Attention(16, 128, kv_heads=8, causal=True)
+WIDEST = Attention(4, 256, kv_heads=1)
 
 
 def attention_cases() -> Iterator[tuple[str, Case]]:
@@ -108,30 +122,47 @@ def attention_cases() -> Iterator[tuple[str, Case]]:
     yield "attention bf16 128x128, causal", attention_case("bf16", QWEN, [128], back=False)
     yield "attention bf16 128x512, causal", attention_case("bf16", QWEN, [512], back=False)
     yield "attention fp32 128x512, causal", attention_case("fp32", QWEN, [512], back=False)
+    for length in (32, 512):
+        yield f"attention bf16 256x{length}", attention_case("bf16", WIDEST, [length], back=False)
+        yield f"attention fp32 256x{length}", attention_case("fp32", WIDEST, [length], back=False)
+    yield "attention bf16 256x512, dropout", attention_case("bf16", WIDEST, [512], dropped=DROPOUT, back=False)
     for length in (128, 512):
         for dtype in ("fp16", "fp32"):
-            yield f"attention {dtype} 64x{length}, bias", relative_case(dtype, length, disentangled=False)
-            yield f"attention {dtype} 64x{length}, disentangled", relative_case(dtype, length, disentangled=True)
-    for dtype, name, kind in (("fp16", "32", MINILM), ("bf16", "64", BERT), ("bf16", "128", QWEN)):
+            for name in RELATIONS:
+                yield f"attention {dtype} 64x{length}, {name}", relative_case(dtype, length, name)
+    for dtype in ("bf16", "fp32"):
+        for name in RELATIONS:
+            yield f"attention {dtype} 64, {name}, dropout", relative_case(dtype, 512, name, DROPOUT)
+            yield f"attention gradients {dtype} 64, {name}", relative_case(dtype, 512, name, DROPOUT, back=True)
+    widths = ("fp16", "32", MINILM), ("bf16", "64", BERT), ("bf16", "128", QWEN)
+    for dtype, name, kind in widths:
         yield f"attention gradients {dtype} {name}", attention_case(dtype, kind, [512], dropped=DROPOUT, back=True)
     for name, kind in (("32", MINILM), ("64", BERT), ("128", QWEN)):
         yield f"attention gradients fp32 {name}", attention_case("fp32", kind, [512], dropped=DROPOUT, back=True)
+    for dtype, heads, size in (("fp16", 12, 384), ("bf16", 16, 1024), ("fp32", 12, 768), ("fp32", 32, 1024)):
+        query = torch.empty(heads, 3, 1, size, dtype=DTYPES[dtype])
+        arguments = query, torch.empty(300, size, dtype=query.dtype), Spans.of([100] * 3), 0.125
+        yield f"folded attention {dtype} {heads}x{size}", partial(folded.launch_folded, *arguments)
     yield "attention gradients bf16 64, first row", attention_case("bf16", BERT, [512], "first", back=True)
 
 
-def relative_case(dtype: str, length: int, *, disentangled: bool) -> Case:
+RELATIONS = {
+    "bias": RelativeBias(1023, tuple(range(1023))),
+    "disentangled": DisentangledAttention(512, tuple(range(1023)), True, True, True, None),
+}
+
+
+def relative_case(dtype: str, length: int, name: str, dropped: Dropout = NO_DROPOUT, *, back: bool = False) -> Case:
     """Attention of MPNet, or of DeBERTa."""
-    rows, x = tuple(range(1023)), torch.empty(length, 12, 64, dtype=DTYPES[dtype])
-    if disentangled:
-        relation, tables = (
-            DisentangledAttention(512, rows, True, True, True, None),
-            PositionTables(*[x.new_empty(1024, 12, 64)] * 2),
-        )
-    else:
-        relation, tables = RelativeBias(1023, rows), BiasTable(torch.empty(1023, 12))
+    x = torch.empty(length, 12, 64, dtype=DTYPES[dtype])
+    relation = RELATIONS[name]
+    tables = BiasTable(torch.empty(1023, 12)) if name == "bias" else PositionTables(*[x.new_empty(1024, 12, 64)] * 2)
     kind = replace(BERT, relation=relation)
-    distances, spans = by_distance(x, x, kind, tables, length), Spans.of([length])
-    return lambda: attention.launch_forward(x, x, x, spans, kind, "all", NO_DROPOUT, distances, with_log_sum=False)
+    distances, arguments = by_distance(x, x, kind, tables, length), (Spans.of([length]), kind, "all", dropped)
+    if back:
+        return lambda: launch_attention_backward(x, x, x, x, x, torch.empty(12, length), *arguments, distances)
+    with_log_sum = dropped is not NO_DROPOUT
+    return lambda: attention.launch_forward(x, x, x, *arguments, distances, with_log_sum=with_log_sum)
 
 
 def norm_case(dtype: str, size: int, norm: Any, *, keep_sum: bool, back: bool) -> Case:

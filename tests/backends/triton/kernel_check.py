@@ -32,10 +32,11 @@ def check(
     terms: int,
     amplification: float = 1.0,
     half_amplification: float = 1.0,
+    half_result_amplification: float = 1.0,
 ) -> None:
     """Compares results and the gradients of all inputs, for a random gradient of each result.
 
-    The last argument is by how much gradients amplify what is rounded to half precision on the way to them.
+    The last arguments are by how much gradients, and results, amplify what is rounded to half precision before them.
     """
     exact = [x.detach().double().cpu().requires_grad_() for x in inputs.values()]
     actual, expected = (x if isinstance(x, tuple) else (x,) for x in (run(*inputs.values()), expected_run(*exact)))
@@ -51,7 +52,7 @@ def check(
         assert value.shape == right.shape, name
         bound = training_bound(right.detach(), terms, amplification)
         if value.dtype in ROUNDING:
-            amplified = half_amplification if name.startswith("gradient") else 1.0
+            amplified = half_amplification if name.startswith("gradient") else half_result_amplification
             bound += half_precision_bound(right.detach(), ROUNDING[value.dtype], amplified)
         excess = float(((value.detach().double().cpu() - right.detach()).abs() / bound).max()) if right.numel() else 0.0
         assert excess <= 1.0, f"{name}: {excess:.2f} times the error allowed"

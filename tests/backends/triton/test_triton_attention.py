@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 import torch
 from kernel_check import DEVICE, SEED, check, factors, leaf
+from tolerance import training_bound
 
 from fastce.backends.reference import ops as reference
 from fastce.backends.triton.attention import attend
@@ -111,6 +112,18 @@ def test_half_precision(shape: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("rows", ["first", "last"])
 def test_one_row_a_sequence(rows: Rows, kind: str, lengths: list[int]) -> None:
     check_attention(lengths, ATTENTIONS[kind], rows=rows)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lengths", [[3, 17], [40]], ids=["one tile", "more"])
+def test_heads_too_wide_to_train(lengths: list[int]) -> None:
+    spans, attention, total = Spans.of(lengths).to(DEVICE), Attention(2, 200, kv_heads=1), sum(lengths)
+    query, key, value = (torch.randn(total, heads, 200) for heads in (2, 1, 1))
+    found = attend(*(x.to(DEVICE) for x in (query, key, value)), spans, attention, "all", NO_DROPOUT).cpu()
+    doubles = query.double(), key.double(), value.double()
+    expected = reference.attention(*doubles, Spans.of(lengths), attention, None, 0.0, None)
+    size = float(query.norm(dim=-1).max() * key.norm(dim=-1).max()) / 200**0.5
+    assert ((found - expected).abs() <= training_bound(expected, max(lengths) + 200, 1 + size)).all()
 
 
 @pytest.mark.parametrize("rows", ["all", "last"])

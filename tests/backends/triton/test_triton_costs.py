@@ -18,8 +18,12 @@ def test_every_launch_of_a_model_is_counted() -> None:
     assert launches == {
         "embed": 1,
         "torch to": 2,  # the embeddings for the first layer, the last row for the head
-        "torch linear": 6 * 4 + 1 + 2,  # queries of the last layer by themselves, and the head
-        "attention_forward": 6,
+        "torch linear": 6 * 4 + 2,  # in the last layer of queries alone, and the head
+        "attention_forward": 5,
+        "folded_scores": 1,
+        "folded_context": 1,
+        "torch bmm": 1,  # queries times the last layer's key projections
+        "torch baddbmm": 1,  # contexts times its value projections
         "add_norm_forward": 12,
         "activation_forward": 7,
         "torch index": 2,
@@ -28,19 +32,17 @@ def test_every_launch_of_a_model_is_counted() -> None:
 
 @pytest.mark.parametrize("name", ["MiniLM-L6", "bert-base"])
 def test_operations_are_those_of_the_network(name: str) -> None:
-    """At a length that tiles are made of; keys and values of the last layer are formed, not folded."""
+    """At a length that tiles are made of; what is more: for the pooled rows of 12 heads, 16 rows of tensor cores."""
     costs = costs_of(name, "fp16", 128, 16)
     network = encoder_of(name, "fp16").program
     least = count_operations(network, torch.full((16,), 128).numpy())
-    hidden = network.hidden_size
-    formed = 2 * 16 * 128 * 2 * hidden * hidden  # keys and values of the last layer
     found = sum(cost.operations for cost in costs.values())
-    assert least <= found <= 1.02 * (least + formed)
+    assert least <= found <= 1.01 * least
 
 
 def test_int8_moves_half_the_bytes_of_products() -> None:
     products = costs_of("MiniLM-L6", "int8", 128, 16)["linear_int8"]
-    assert products.launches == 6 * 4 + 1
+    assert products.launches == 6 * 4
     half = costs_of("MiniLM-L6", "fp16", 128, 16)["torch linear"]
     assert products.moved < half.moved
     assert products.operations == pytest.approx(half.operations, rel=0.01)
