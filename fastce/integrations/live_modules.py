@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,35 +17,53 @@ from fastce.checkpoints.untouched import HOOKS, is_hook_of_users
 PACKAGE = "sentence_transformers."
 CLASSIFICATION = "sequence-classification"
 
+WAY = ("_inference", "preprocess", "tokenize", "forward", "__call__")
+"""Methods on the way from pairs to scores, of models, their modules and tokenizers: whoever has others means it."""
 
-def check_modules(model: Any, way: Mapping[str, Any]) -> None:
-    """Checks that nothing but sentence-transformers' own modules computes, without hooks.
+PUT_IN = "_inference"
+"""The one of them that an accelerated model has from fastce."""
 
-    Those of the Hugging Face module are watched by its checkpoint.
+
+def check_modules(model: Any) -> None:
+    """Checks that nothing computes but the code of sentence-transformers and transformers, without hooks.
+
+    Parts of the Hugging Face module are watched by its checkpoint.
 
     Args:
         model: A CrossEncoder.
-        way: Methods of its class that would be skipped, as sentence-transformers has them.
 
     Raises:
         ValueError: Something else does; the message says what.
     """
-    for name, function in way.items():
-        if getattr(type(model), name) is not function:
-            raise ValueError(f"its class has a {name} of its own")
     children = list(model.named_children())
     if not children or kind_of(children[0][1]) != "Transformer":
         raise ValueError("its first module is no Transformer")
-    for name, module in children:
-        if not type(module).__module__.startswith(PACKAGE):
-            raise ValueError(f"its module {name} is a {kind_of(module)}, which is none of sentence-transformers' own")
-    for name, module in [("the model", model), *((f"its module {name}", module) for name, module in children)]:
-        if own := [method for method in ("forward", "preprocess", "tokenize") if method in vars(module)]:
-            raise ValueError(f"{name} has a {own[0]} of its own")
+    named = [("the model", model), *((f"its module {name}", module) for name, module in children)]
+    for name, module in named:
+        if module is not model and not type(module).__module__.startswith(PACKAGE):
+            raise ValueError(f"{name} is a {kind_of(module)}, which is none of sentence-transformers' own")
+        check_own(name, module, PACKAGE)
         if any(is_hook_of_users(hook) for kind in HOOKS for hook in vars(module)[kind].values()):
             raise ValueError(f"{name} has a hook")
     if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
         raise ValueError("all modules have a hook")
+    check_own("its Hugging Face module", model[0].model, "transformers.")
+    check_own("its tokenizer", model.tokenizer, "transformers.")
+
+
+def check_own(name: str, thing: Any, package: str) -> None:
+    """Raises ValueError where a method on the way is not the package's own (or PyTorch's), in the object or its class.
+
+    Args:
+        name: What to call the object.
+        thing: The object.
+        package: Prefix of its modules.
+    """
+    for method in WAY:
+        function = getattr(type(thing), method, None)
+        is_theirs = function is None or str(function.__module__).startswith((package, "torch."))
+        if not is_theirs or (method in vars(thing) and method != PUT_IN):
+            raise ValueError(f"{name} has a {method} of its own")
 
 
 def chain_in(model: Any) -> Chain | None:
@@ -67,6 +84,11 @@ def chain_in(model: Any) -> Chain | None:
     for name in ("do_lower_case", "processing_kwargs"):
         if getattr(transformer, name):
             raise ValueError(f"its {name} is {getattr(transformer, name)!r}")
+    tokenizer = transformer.tokenizer
+    if "attention_mask" not in tokenizer.model_input_names:
+        raise ValueError("its tokenizer gives no attention_mask, so that padding is attended to")
+    if task != TEXT_GENERATION and tokenizer.padding_side != "right":
+        raise ValueError(f"its tokenizer pads on the {tokenizer.padding_side}, which moves positions")
     if task == CLASSIFICATION and not others:
         return None
     modules = [

@@ -9,9 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-import weakref
 from collections.abc import Callable
-from functools import cache
 from types import MethodType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +17,10 @@ import torch
 
 from fastce import scoring
 from fastce.backends.base import SLOWEST, check_backend
-from fastce.checkpoints.chain import Chain
-from fastce.checkpoints.loading import precision_from_dtype
+from fastce.checkpoints.loading import trailing_id
 from fastce.checkpoints.network import capped_length, length_limit
 from fastce.checks import check_positive, check_precision
-from fastce.integrations.live_modules import chain_in, check_modules, checkpoint_over, own_parts
+from fastce.integrations.live_modules import PUT_IN, chain_in, check_modules, checkpoint_over, own_parts
 from fastce.pipeline import BatchLimits, Pipeline, Tokenized, Window
 from fastce.progress import progress_bar
 from fastce.spec import Precision
@@ -37,6 +34,16 @@ ENGINE = "_fastce_engine"
 """The attribute of an accelerated model that holds its `Engine`."""
 
 
+class Switch:
+    """What all models of a patch look at.
+
+    Attributes:
+        on: Whether the patch is there.
+    """
+
+    on = True
+
+
 class Engine:
     """fastce's engine over the modules of one model, made again where these are others than before.
 
@@ -44,13 +51,16 @@ class Engine:
         backend: As for `fastce.CrossEncoder`.
         precision: As there; None follows the dtype of the model's weights.
         num_threads: As there.
+        switch: Of the patch that the model was made under.
     """
 
-    def __init__(self, backend: str, precision: Precision | None, num_threads: int | None):
+    def __init__(
+        self, backend: str, precision: Precision | None, num_threads: int | None, switch: Switch | None = None
+    ):
         self.options = backend, precision, num_threads
+        self.switch = Switch() if switch is None else switch
         self._lock = threading.Lock()
-        self._parts: list[torch.nn.Module] = []
-        self._chain: Chain | None = None
+        self._facts: object = None
         self._pipeline: Pipeline | None = None
         self._told: set[str] = set()
 
@@ -60,15 +70,19 @@ class Engine:
         Raises:
             ValueError: The model is beyond fastce, or no faster there; the message says why.
         """
-        check_modules(model, own_functions())
+        check_modules(model)
         chain = chain_in(model)
         parts = own_parts(model, chain)
+        backend, precision, num_threads = self.options
+        dtype = model[0].model.dtype
+        if precision is None and dtype not in PRECISIONS:
+            raise ValueError(f"its weights are {dtype}")
+        precision = precision or PRECISIONS[dtype]
+        facts = chain, precision, trailing_id(parts[0].config), list(map(id, parts))
         with self._lock:
-            if self._pipeline is None or chain != self._chain or list(map(id, parts)) != list(map(id, self._parts)):
-                backend, precision, num_threads = self.options
-                precision = precision or precision_from_dtype(parts[0].dtype) or "fp32"
+            if self._pipeline is None or facts != self._facts:
                 self._pipeline = Pipeline(checkpoint_over(model, chain, parts), backend, precision, num_threads)
-                self._chain, self._parts = chain, parts
+                self._facts = facts
             pipeline = self._pipeline
             pipeline.checkpoint.tokenizer, pipeline.checkpoint.device = model.tokenizer, model.device
         if pipeline.built_encoder().backend == SLOWEST:
@@ -84,8 +98,8 @@ class Engine:
         limit = length_limit(model.tokenizer)
         tokenized = pipeline.tokenized(window, limit)
         most = capped_length(limit, pipeline.checkpoint.config, warn=False)
-        if (longest := int(tokenized.pairs.lengths.max())) > most:
-            raise ValueError(f"a pair has {longest} tokens, and the model is made for {most}")
+        if int(tokenized.pairs.lengths.max()) > most:
+            raise ValueError(f"a pair has more tokens than the {most} that the model is made for")
         return tokenized
 
     def tell(self, model: CrossEncoder, reason: object) -> None:
@@ -94,9 +108,13 @@ class Engine:
             self._told.add(str(reason))
             logger.warning("a %s scores the way of sentence-transformers: %s", type(model).__name__, reason)
 
+    def __deepcopy__(self, _: Any) -> Engine:
+        """A copy of a model has an engine of its own."""
+        return Engine(*self.options, self.switch)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles are of the options alone: the modules are copied as modules."""
-        return Engine, self.options
+        """A pickled model needs no fastce: it arrives with its own methods, and None in place of this."""
+        return type(None), ()
 
 
 def _inference(
@@ -112,7 +130,20 @@ def _inference(
     **processing: Any,
 ) -> torch.Tensor:
     """Scores pairs, in place of a model's own `_inference`; fastce's token budget stands in for `batch_size`."""
-    engine: Engine = vars(model)[ENGINE]
+    engine: Engine | None = vars(model).get(ENGINE)
+    own = functools.partial(
+        MethodType(type(model)._inference, model),
+        inputs,
+        prompt=prompt,
+        batch_size=batch_size,
+        show_progress_bar=show_progress_bar,
+        activation_fn=activation_fn,
+        apply_softmax=apply_softmax,
+        device=device,
+        **processing,
+    )
+    if engine is None or not engine.switch.on:
+        return own()
     model.eval()
     model._resolve_inference_device(device)
     if not inputs:
@@ -122,27 +153,20 @@ def _inference(
         pipeline = engine.pipeline(model)
         first, second = map(list, zip(*inputs, strict=True))
         tokenized = engine.tokenized(model, pipeline, Window(first, second, prompt or None))
-    except (ValueError, RuntimeError, ImportError) as objection:
+    except Exception as objection:  # whatever is wrong with the inputs or the model, it has words of its own for it
         engine.tell(model, objection)
-        return original(model, "_inference")(
-            inputs,
-            prompt=prompt,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            activation_fn=activation_fn,
-            apply_softmax=apply_softmax,
-            device=device,
-            **processing,
-        )
+        return own()
     with progress_bar(bool(show_progress_bar), total=len(inputs), description="Scoring", unit="pairs") as progress:
         logits = pipeline.compute(tokenized, BatchLimits(), progress.update)
     return scoring.scores_from_logits(logits, activation_fn or torch.nn.Identity(), bool(apply_softmax))
 
 
-WAY = ("_inference", "_resolve_inference_device", "_placement_is_delegated", "preprocess", "forward", "__call__")
-"""What `predict` of sentence-transformers goes through: a class or a model that has its own of these keeps to it."""
+NEEDED = ("_inference", "_resolve_inference_device", "_placement_is_delegated")
+"""What fastce needs of sentence-transformers' class."""
 
-METHODS: dict[str, Callable[..., Any]] = {"_inference": _inference}
+PRECISIONS: dict[torch.dtype, Precision] = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+METHODS: dict[str, Callable[..., Any]] = {PUT_IN: _inference}
 """What is put into a model: attribute to function. `predict` and `rank` both end there."""
 
 
@@ -160,27 +184,15 @@ def check_call(model: CrossEncoder, inputs: list[Any], processing: dict[str, Any
         raise ValueError("autocast is on")
 
 
-@cache
-def own_functions() -> dict[str, Any]:
-    """What a CrossEncoder calls on the way from pairs to scores, as sentence-transformers has it.
-
-    Raises:
-        RuntimeError: This version of it has another way.
-    """
+def check_version() -> None:
+    """Raises RuntimeError where the installed sentence-transformers has another way from pairs to scores."""
     import sentence_transformers
 
-    found = {name: getattr(sentence_transformers.CrossEncoder, name, None) for name in WAY}
-    if missing := [name for name, function in found.items() if function is None]:
+    if missing := [name for name in NEEDED if not hasattr(sentence_transformers.CrossEncoder, name)]:
         raise RuntimeError(
             f"sentence-transformers {sentence_transformers.__version__}: its CrossEncoder has no {missing[0]}; fastce "
             "is made for version 6.2"
         )
-    return found
-
-
-def original(model: CrossEncoder, name: str) -> Callable[..., Any]:
-    """A model's own method."""
-    return MethodType(getattr(type(model), name), model)
 
 
 def accelerate(
@@ -194,9 +206,13 @@ def accelerate(
 
     All else stays its own: modules, losses, Trainer, `save_pretrained`, pools.
 
-    Changed weights, an exchanged tokenizer or module, another device: whatever is done to the model counts from the
-    next call on. A call that is beyond fastce (inputs that are no pairs of texts, `processing_kwargs`, hooks or modules
-    of your own) goes the original way; the logger says why, once.
+    Changed weights, an exchanged tokenizer or module, another device or dtype: what is done to the model counts from
+    the next call on. Not noticed are single elements changed through `parameter.data`, and buffers and plain attributes
+    of parts; `accelerate` again looks at everything. A call that is beyond fastce (inputs that are no pairs of texts,
+    `processing_kwargs`, hooks or modules of your own) goes the original way; the logger says why, once.
+
+    Pools and lists of devices score the original way, in the precision of the weights. A deep copy is accelerated too,
+    a shallow one scores as the model that it was made of, and a pickled model arrives without fastce.
 
     Args:
         model: The model, which is changed in place.
@@ -215,11 +231,16 @@ def accelerate(
 
     if not issubclass(type(model), CrossEncoder):
         raise TypeError(f"model: expected a sentence_transformers.CrossEncoder, got {type(model).__name__}")
-    own_functions()
-    vars(model)[ENGINE] = Engine(**checked_options(backend, precision, num_threads))
+    check_version()
+    put_in(model, Engine(**checked_options(backend, precision, num_threads)))
+    return model
+
+
+def put_in(model: CrossEncoder, engine: Engine) -> None:
+    """Gives a model an engine, and the methods that use it."""
+    vars(model)[ENGINE] = engine
     for name, method in METHODS.items():
         vars(model)[name] = MethodType(method, model)
-    return model
 
 
 def checked_options(backend: Any, precision: Any, num_threads: Any) -> dict[str, Any]:
@@ -252,32 +273,29 @@ class Patch:
     def __init__(self, options: dict[str, Any]):
         from sentence_transformers import CrossEncoder
 
-        construct = CrossEncoder.__init__
-        self._kind, self._before = CrossEncoder, construct
-        self._models: weakref.WeakSet[CrossEncoder] = weakref.WeakSet()
-        models = self._models
+        construct, switch = CrossEncoder.__init__, Switch()
+        self._kind, self._before, self._switch = CrossEncoder, construct, switch
 
         @functools.wraps(construct)
         def constructor(self: CrossEncoder, *args: Any, **kwargs: Any) -> None:
             construct(self, *args, **kwargs)
-            models.add(accelerate(self, **options))
+            put_in(self, Engine(**options, switch=switch))
 
-        self._installed: Callable[..., None] | None = constructor
+        self._installed = constructor
         CrossEncoder.__init__ = constructor
 
     def undo(self) -> None:
-        """Takes the patch back, from the class and from the models that were made under it; again, does nothing.
+        """Takes the patch back, from the class and from the models that were made under it and their copies.
 
         Raises:
             RuntimeError: The class was patched once more since, which must be undone first.
         """
-        if self._installed is None:
+        if not self._switch.on:
             return
         if self._kind.__init__ is not self._installed:
             raise RuntimeError("CrossEncoder.__init__ was patched once more since; undo that first")
-        self._kind.__init__, self._installed = self._before, None
-        for model in self._models:
-            decelerate(model)
+        self._kind.__init__ = self._before
+        self._switch.on = False
 
     def __enter__(self) -> Patch:
         return self
@@ -313,5 +331,5 @@ def patch_sentence_transformers(
         RuntimeError: Its version is none that fastce knows.
         ValueError: An argument is out of range.
     """
-    own_functions()
+    check_version()
     return Patch(checked_options(backend, precision, num_threads))
