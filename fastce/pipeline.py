@@ -145,9 +145,9 @@ class Pipeline:
 
     @property
     def pair_tokenizer(self) -> PairTokenizer:
-        """What tokenises the model's pairs, with the model's tokenizer as it is now."""
+        """What tokenises the model's pairs, with the model's tokenizer and padding token as they are now."""
         pair_tokenizer = self._pair_tokenizer or self.checkpoint.pair_tokenizer()
-        pair_tokenizer.tokenizer = self.checkpoint.tokenizer
+        pair_tokenizer.tokenizer, pair_tokenizer.trailing_id = self.checkpoint.tokenizer, self.checkpoint.trailing_id
         self._pair_tokenizer = pair_tokenizer
         return pair_tokenizer
 

@@ -94,6 +94,19 @@ def test_logits_of_the_real_minilm_equal_transformers(minilm: str, real_pairs: l
     assert close_to(logits_of(model, real_pairs), expected[:, 0], LOGITS)
 
 
+def test_a_padding_token_that_is_chosen_later(tiny: Tiny) -> None:
+    """As scripts do for language models, whose files name none."""
+    model, later = CrossEncoder(tiny("qwen3")), CrossEncoder(tiny("qwen3"))
+    later.predict(PAIRS[:2])
+    for each in (model, later):
+        each.tokenizer.pad_token = "a"
+        each.config.pad_token_id = each.model.config.pad_token_id = each.tokenizer.pad_token_id
+    pairs = [("the man", f"plays {'a' * number}") for number in range(1, 4)]
+    expected = transformers_logits(model.model, model.tokenizer, pairs, model.max_length)[:, 0]
+    for each in (model, later):
+        assert close_to(logits_of(each, pairs), expected, LOGITS)
+
+
 def test_padding_tokens_inside_a_text(tiny: Tiny) -> None:
     pairs = [("a <pad> b", "<pad>"), ("<pad><pad>", "c")]
     model = CrossEncoder(tiny("roberta"))

@@ -38,7 +38,7 @@ class Checkpoint:
         load: Makes the module: float32, in evaluation mode.
         has_head: Says whether the weights of the classification head are stored, or made new.
         message_format: How texts stand in the messages of the tokenizer's chat template; None: no template is used.
-        trailing_id: A token that counts as padding at a pair's end, or None.
+        trailing_id: Says, of the config, which token counts as padding at a pair's end, or None; None: none does.
         load_tokenizer: Makes the tokenizer again.
     """
 
@@ -52,7 +52,7 @@ class Checkpoint:
         has_head: Callable[[], bool],
         load_tokenizer: Callable[[], Any],
         message_format: str | None = None,
-        trailing_id: int | None = None,
+        trailing_id: Callable[[Any], int | None] | None = None,
     ):
         self._tokenizer = tokenizer
         self._load_tokenizer = load_tokenizer
@@ -64,7 +64,7 @@ class Checkpoint:
         self._load = load
         self.has_head = has_head
         self.message_format = message_format
-        self.trailing_id = trailing_id
+        self._trailing_id = trailing_id
         self._module: Any = None
         self._file: Fingerprint | None = None
         self._samples = Samples()
@@ -93,6 +93,11 @@ class Checkpoint:
     def config(self) -> Any:
         """The Hugging Face config."""
         return self._config if self._module is None else self._module.config
+
+    @property
+    def trailing_id(self) -> int | None:
+        """The token that counts as padding at a pair's end, as the config says now, or None."""
+        return None if self._trailing_id is None else self._trailing_id(self.config)
 
     @property
     def num_labels(self) -> int:

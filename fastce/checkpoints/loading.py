@@ -97,7 +97,7 @@ def load_checkpoint(
         has_head=partial(has_head, source, config) if chain is None else partial(bool, True),
         load_tokenizer=partial(load_tokenizer, source, processor_kwargs),
         message_format=None if chain is None else chain.message_format,
-        trailing_id=trailing_id(config) if chain is None else None,
+        trailing_id=trailing_id if chain is None else None,
     )
 
 

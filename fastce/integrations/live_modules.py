@@ -141,7 +141,7 @@ def checkpoint_over(model: Any, chain: Chain | None, parts: list[torch.nn.Module
         has_head=lambda: True,
         load_tokenizer=never,
         message_format=None if chain is None else chain.message_format,
-        trailing_id=trailing_id(module.config) if chain is None else None,
+        trailing_id=trailing_id if chain is None else None,
     )
     checkpoint.module = module
     return checkpoint

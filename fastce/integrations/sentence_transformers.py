@@ -17,7 +17,6 @@ import torch
 
 from fastce import scoring
 from fastce.backends.base import SLOWEST, check_backend
-from fastce.checkpoints.loading import trailing_id
 from fastce.checkpoints.network import capped_length, length_limit
 from fastce.checks import check_positive, check_precision
 from fastce.integrations.live_modules import PUT_IN, chain_in, check_modules, checkpoint_over, own_parts
@@ -78,7 +77,7 @@ class Engine:
         if precision is None and dtype not in PRECISIONS:
             raise ValueError(f"its weights are {dtype}")
         precision = precision or PRECISIONS[dtype]
-        facts = chain, precision, trailing_id(parts[0].config), list(map(id, parts))
+        facts = chain, precision, list(map(id, parts))
         with self._lock:
             if self._pipeline is None or facts != self._facts:
                 self._pipeline = Pipeline(checkpoint_over(model, chain, parts), backend, precision, num_threads)
