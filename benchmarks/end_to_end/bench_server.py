@@ -115,7 +115,7 @@ def main(
                 rates = found["systems"].setdefault(name, {}).setdefault(str(count), [])
                 rates.append(measured(address, file, count, seconds, Path(folder)))
                 typer.echo(f"{name}, {count} clients: {rates[-1]}")
-    write_json(out / "server.json", found)
+                write_json(out / "server.json", found)
     (out / "server.md").write_text(table(found), encoding="utf-8")
     draw(found, out / "server.png")
     typer.echo(table(found))

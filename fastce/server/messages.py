@@ -13,7 +13,6 @@ from fastce.ranking import best
 from fastce.server.service import Ask
 
 Texts = Annotated[list[str], Field(min_length=1)]
-ModelName = Annotated[str | None, Field(description="Must be a name of the served model, where it is given.")]
 PairTokens = Annotated[int | None, Field(ge=-1, description="Tokens of a pair at most; -1: the model's.")]
 UseActivation = Annotated[
     bool | None,
@@ -53,6 +52,8 @@ class Request(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())
 
+    model: str | None = Field(None, description="Must be a name of the served model, where it is given.")
+
     def ask(self) -> Ask:
         """The pairs to be scored."""
         raise NotImplementedError
@@ -61,11 +62,6 @@ class Request(BaseModel):
     def wants_logits(self) -> bool:
         """Whether logits are to be told in place of probabilities."""
         return False
-
-    @property
-    def wanted_model(self) -> str | None:
-        """The model that the client believes to talk to, or None."""
-        return getattr(self, "model", None) or None
 
     def answer(self, outcome: Outcome) -> Any:
         """The answer, as a model of pydantic's or a list of them."""
