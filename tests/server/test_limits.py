@@ -80,10 +80,11 @@ def wait_for(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not happen")
 
 
-def test_concurrent_requests_have_the_scores_of_predict(tiny: Tiny) -> None:
-    model = CrossEncoder(tiny("bert"), device="cpu")
+@pytest.mark.parametrize("family", ["bert", "qwen3"])
+def test_concurrent_requests_have_the_scores_of_predict(tiny: Tiny, family: str) -> None:
+    model = CrossEncoder(tiny(family), device="cpu")
     requests = [[PAIRS[(17 * number + at) % len(PAIRS)] for at in range(1 + number % 9)] for number in range(24)]
-    with served(tiny("bert"), max_batch_tokens=150) as client, ThreadPoolExecutor(12) as pool:
+    with served(tiny(family), max_batch_tokens=150) as client, ThreadPoolExecutor(12) as pool:
         answers = pool.map(lambda pairs: client.post("/predict", json={"inputs": pairs}).json(), requests)
         for pairs, answer in zip(requests, answers, strict=True):
             found = np.array([each[0]["score"] for each in answer], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The commands of docs/server.md, as they stand there."""
+"""`fastce serve` up to where the server starts, and the commands of docs/server.md, as they stand there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,3 +74,12 @@ def test_what_makes_no_sense_is_told_before_anything_starts(tiny: Tiny, options:
     result = CliRunner().invoke(app, ["serve", "--model", tiny("bert"), *options])
     assert result.exit_code == 1
     assert message in result.output
+
+
+def test_the_extra_is_named_where_it_is_missing(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("fastce.server.run")
+    monkeypatch.delitem(sys.modules, "fastce.server.run")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    result = CliRunner().invoke(app, ["serve", "--model", tiny("bert")])
+    assert result.exit_code == 1
+    assert "pip install 'fastce[server]'" in result.output
