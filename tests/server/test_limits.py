@@ -121,6 +121,25 @@ def test_too_many_waiting_documents_are_refused_for_now(tiny: Tiny, held: Held, 
     assert int(refused.headers["retry-after"]) >= 1
 
 
+def test_no_more_may_wait_than_can_be_done_in_time(
+    tiny: Tiny, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = Pipeline.compute
+
+    def slow(pipeline: Pipeline, tokenized: Any, *arguments: Any) -> Any:
+        time.sleep(0.1 * len(tokenized.pairs))
+        return compute(pipeline, tokenized, *arguments)
+
+    with served(tiny("bert"), timeout=2.0) as client:
+        monkeypatch.setattr(Pipeline, "compute", slow)
+        assert client.post("/rerank", json={"query": QUERY, "texts": ["a rate of ten a second"]}).status_code == 200
+        large = threads.submit(client.post, "/rerank", json={"query": QUERY, "texts": [f"{at}" for at in range(12)]})
+        wait_for(lambda: metric(client, "fastce_waiting") == 12)
+        assert client.post("/rerank", json=BODY).status_code == 429
+        assert large.result().status_code == 200  # nothing was waiting before it
+        assert client.post("/rerank", json=BODY).status_code == 200
+
+
 def test_a_request_that_takes_too_long_is_ended(tiny: Tiny, held: Held) -> None:
     with served(tiny("bert"), timeout=0.3, max_batch_tokens=40) as client, held:
         late = client.post("/v2/rerank", json={"query": QUERY, "documents": TEXTS})
