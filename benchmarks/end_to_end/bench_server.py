@@ -237,7 +237,7 @@ def soaked(address: str, file: Path, seconds: float, folder: Path) -> Figures:
         for *_, status in found["requests"]:
             statuses[str(status)] = statuses.get(str(status), 0) + 1
         memory.append(resident_mb(pid))
-        typer.echo(f"{statuses}, {memory[-1]:.0f} MB")
+        typer.echo(f"{statuses}, {memory[-1]:.0f} MB {' '.join(found['errors'])}")
     return {"capacity": capacity, "seconds": seconds, "statuses": statuses, "memory_mb": [before, *memory]}
 
 

@@ -107,10 +107,8 @@ def route(dialect: Dialect, service: Service, names: ServedNames) -> Callable[..
         before = perf_counter()
         if body.model and body.model not in names:
             raise RequestError(404, f"model: {body.model!r} is not served here, but {names.shown!r}")
-        scored = await service.scored(body.ask())
+        scored = await service.scored(body.ask(), ranks=dialect.ranks)
         config = service.model.config
-        if dialect.labels == "one" and config.num_labels != 1:
-            raise RequestError(422, f"the model has {config.num_labels} labels, which make no ranking; use /predict")
         labels = [str(config.id2label[label]) for label in range(config.num_labels)]
         outcome = Outcome(scored.logits, told(scored.logits, body.wants_logits), scored.tokens, names.shown, labels)
         content = answers.dump_json(body.answer(outcome), exclude_none=True)

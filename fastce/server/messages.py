@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from fastce.ranking import best
 from fastce.server.service import Ask
@@ -53,6 +53,14 @@ class Request(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     model: str | None = Field(None, description="Must be a name of the served model, where it is given.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_nulls(cls, fields: Any) -> Any:
+        """A field that is null is one that was left out."""
+        return (
+            {name: value for name, value in fields.items() if value is not None} if isinstance(fields, dict) else fields
+        )
 
     def ask(self) -> Ask:
         """The pairs to be scored."""

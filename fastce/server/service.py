@@ -125,17 +125,26 @@ class Service:
         for executor in (self._engine, self._tokenizers):
             executor.shutdown(wait=True, cancel_futures=True)
 
-    async def scored(self, ask: Ask) -> Scored:
+    async def scored(self, ask: Ask, *, ranks: bool) -> Scored:
         """Scores pairs, among those of other requests.
 
+        Args:
+            ask: The pairs.
+            ranks: Whether it takes a model with one label.
+
         Raises:
-            RequestError: There are too many of them, for a request or at the moment, or a pair is too long.
+            RequestError: There are too many of them, for a request or at the moment, or a pair is too long, or the
+                model has several labels.
         """
         count = len(ask.first)
         if count > self.settings.max_documents:
             raise RequestError(422, f"{count} documents are more than the {self.settings.max_documents} of a request")
         with self._admitted(count):
             await self.ready.wait()
+            if ranks and self.model.num_labels != 1:
+                raise RequestError(
+                    422, f"the model has {self.model.num_labels} labels, which make no ranking; use /predict"
+                )
             before = perf_counter()
             tokenized = await asyncio.get_running_loop().run_in_executor(self._tokenizers, self._tokenized, ask)
             tokenizing = perf_counter() - before
