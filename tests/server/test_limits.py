@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -163,8 +164,8 @@ def test_a_body_that_is_too_large_is_refused(tiny: Tiny) -> None:
         assert "1500 bytes" in refused.json()["error"]
 
 
-async def answered(app: Any, incoming: list[dict[str, Any]], path: str = "/rerank") -> list[dict[str, Any]]:
-    """What an application sends to a client that sends these messages, and after them none."""
+async def answered(app: Any, incoming: list[dict[str, Any]], reads: bool = True) -> list[dict[str, Any]]:
+    """What an application sends to a client that sends these messages, and after them none, and reads a body or not."""
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -175,9 +176,13 @@ async def answered(app: Any, incoming: list[dict[str, Any]], path: str = "/reran
 
     async def send(message: Any) -> None:
         sent.append(message)
+        if message["type"] == "http.response.body" and not reads:
+            await asyncio.sleep(60)
 
     headers = [(b"content-type", b"application/json")]
-    await app({"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}, receive, send)
+    await app(
+        {"type": "http", "method": "POST", "path": "/rerank", "headers": headers, "query_string": b""}, receive, send
+    )
     return sent
 
 
@@ -187,6 +192,17 @@ def test_a_body_that_does_not_come_is_not_waited_for(tiny: Tiny) -> None:
     sent = asyncio.run(answered(app, [part]))
     assert sent[0]["status"] == 408
     assert (b"connection", b"close") in sent[0]["headers"]
+
+
+def test_a_client_that_does_not_read_is_left_alone_in_time(tiny: Tiny) -> None:
+    content = json.dumps(BODY).encode()
+    with served(tiny("bert"), timeout=0.3) as client:
+        message = {"type": "http.request", "body": content, "more_body": False}
+        assert client.portal is not None
+        sent = client.portal.call(answered, client.app, [message], False)
+        assert client.post("/rerank", json=BODY).status_code == 200
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == 200
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["after its request", "within its request"])
