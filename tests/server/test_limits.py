@@ -164,7 +164,12 @@ def test_a_body_that_is_too_large_is_refused(tiny: Tiny) -> None:
         assert "1500 bytes" in refused.json()["error"]
 
 
-async def answered(app: Any, incoming: list[dict[str, Any]], reads: bool = True) -> list[dict[str, Any]]:
+async def answered(
+    app: Any,
+    incoming: list[dict[str, Any]],
+    reads: bool = True,
+    headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"application/json"),),
+) -> list[dict[str, Any]]:
     """What an application sends to a client that sends these messages, and after them none, and reads a body or not."""
     sent: list[dict[str, Any]] = []
 
@@ -179,9 +184,10 @@ async def answered(app: Any, incoming: list[dict[str, Any]], reads: bool = True)
         if message["type"] == "http.response.body" and not reads:
             await asyncio.sleep(60)
 
-    headers = [(b"content-type", b"application/json")]
     await app(
-        {"type": "http", "method": "POST", "path": "/rerank", "headers": headers, "query_string": b""}, receive, send
+        {"type": "http", "method": "POST", "path": "/rerank", "headers": list(headers), "query_string": b""},
+        receive,
+        send,
     )
     return sent
 
@@ -191,6 +197,13 @@ def test_a_body_that_does_not_come_is_not_waited_for(tiny: Tiny) -> None:
     part = {"type": "http.request", "body": b'{"query', "more_body": True}
     sent = asyncio.run(answered(app, [part]))
     assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]
+
+
+def test_a_body_that_is_announced_as_too_large_is_not_read(tiny: Tiny) -> None:
+    app = create_app(ModelOptions(tiny("bert")), Settings(max_body_bytes=1500, timeout=1.0))
+    sent = asyncio.run(answered(app, [], headers=((b"content-length", b"1501"),)))
+    assert sent[0]["status"] == 413
     assert (b"connection", b"close") in sent[0]["headers"]
 
 
