@@ -115,7 +115,7 @@ def main(
                 rates = found["systems"].setdefault(name, {}).setdefault(str(count), [])
                 rates.append(measured(address, file, count, seconds, Path(folder)))
                 typer.echo(f"{name}, {count} clients: {rates[-1]}")
-    write_json(out / "server.json", found)
+                write_json(out / "server.json", found)
     (out / "server.md").write_text(table(found), encoding="utf-8")
     draw(found, out / "server.png")
     typer.echo(table(found))
@@ -237,7 +237,7 @@ def soaked(address: str, file: Path, seconds: float, folder: Path) -> Figures:
         for *_, status in found["requests"]:
             statuses[str(status)] = statuses.get(str(status), 0) + 1
         memory.append(resident_mb(pid))
-        typer.echo(f"{statuses}, {memory[-1]:.0f} MB")
+        typer.echo(f"{statuses}, {memory[-1]:.0f} MB {' '.join(found['errors'])}")
     return {"capacity": capacity, "seconds": seconds, "statuses": statuses, "memory_mb": [before, *memory]}
 
 

@@ -3,7 +3,8 @@
     BODIES=bodies.jsonl OUT=found.json locust -f server_load.py --headless --users 8 --run-time 15s --host URL/rerank
 
 With RATE, clients together send that many requests a second, whether answers come or not. Writes each request's start
-and end in seconds of the system's clock, its status code, and the CPU seconds of this process.
+and end in seconds of the system's clock, its status code (0 without an answer), the reasons why there was none, and the
+CPU seconds of this process.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ RATE = float(os.environ.get("RATE", "0"))
 USERS = int(os.environ.get("USERS", "1"))
 
 found: list[tuple[float, float, int]] = []
+errors: set[str] = set()
 
 
 class Client(FastHttpUser):
@@ -36,10 +38,14 @@ class Client(FastHttpUser):
         start = time.time()
         answer = self.client.post("", json=BODIES[len(found) % len(BODIES)])
         found.append((start, time.time(), answer.status_code))
+        if answer.status_code == 0:
+            errors.add(repr(answer.error))
 
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
 def write(**_: Any) -> None:
     """Writes what was found."""
     times = os.times()
-    Path(os.environ["OUT"]).write_text(json.dumps({"requests": found, "cpu_seconds": times.user + times.system}))
+    Path(os.environ["OUT"]).write_text(
+        json.dumps({"requests": found, "errors": sorted(errors), "cpu_seconds": times.user + times.system})
+    )

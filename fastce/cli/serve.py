@@ -70,7 +70,8 @@ def serve(
         )
         from fastce.server import run
     except ValueError as error:
-        fail(f"--{error}")
+        name, _, wrong = str(error).partition(":")
+        fail(f"--{name.replace('_', '-')}:{wrong}")
     except ImportError as error:
         fail(f"serve needs the extra server: pip install 'fastce[server]' ({error})")
     raise typer.Exit(run.serve(options, settings, host, port, workers))

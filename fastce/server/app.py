@@ -20,6 +20,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from fastce.options import ModelOptions
@@ -39,11 +40,26 @@ logger = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page.html"
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    401: {"description": "The key is missing or wrong."},
+    404: {"description": "The model is another one."},
+    408: {"description": "The request took too long."},
+    413: {"description": "The body is too large, or a pair too long that must not be cut."},
+    422: {"description": "The request is not valid, or has too many documents."},
+    429: {"description": "Too much is waiting; Retry-After says when to come again."},
+}
+"""What clients are told, each in the form of its dialect."""
+
 ERRORS = {dialect_path: dialect.error for dialect in DIALECTS for dialect_path in dialect.paths}
 
 
+def log_failure(error: BaseException | None) -> None:
+    """Says why there is no model."""
+    logger.error("there is no model: %s", error)
+
+
 def create_app(
-    options: ModelOptions, settings: Settings, failed: Callable[[BaseException | None], object] = lambda _: None
+    options: ModelOptions, settings: Settings, failed: Callable[[BaseException | None], object] = log_failure
 ) -> FastAPI:
     """Makes the application; its model is loaded when it is started, beside the routes that already answer.
 
@@ -72,12 +88,12 @@ def create_app(
                 path,
                 summary=dialect.name,
                 response_class=JSONResponse,
-                responses={200: {"model": dialect.answer}},
+                responses={200: {"model": dialect.answer}, **REFUSALS},
             )(route(dialect, service, names))
     add_facts(app, service, names)
     paths = frozenset(app.openapi()["paths"])
-    app.add_exception_handler(HTTPException, lambda request, error: refusal(request.url.path, error))
-    app.add_exception_handler(RequestValidationError, lambda request, error: refusal(request.url.path, invalid(error)))
+    app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(RequestValidationError, refused)
     app.add_middleware(Gate, settings=settings, refusal=refusal)
     app.add_middleware(Measured, metrics=metrics, paths=paths)
     return app
@@ -89,12 +105,10 @@ def route(dialect: Dialect, service: Service, names: ServedNames) -> Callable[..
 
     async def answer(body: dialect.request) -> Response:  # type: ignore[name-defined]
         before = perf_counter()
-        if body.wanted_model is not None and body.wanted_model not in names:
-            raise RequestError(404, f"model: {body.wanted_model!r} is not served here, but {names.shown!r}")
-        scored = await service.scored(body.ask())
+        if body.model and body.model not in names:
+            raise RequestError(404, f"model: {body.model!r} is not served here, but {names.shown!r}")
+        scored = await service.scored(body.ask(), ranks=dialect.ranks)
         config = service.model.config
-        if dialect.labels == "one" and config.num_labels != 1:
-            raise RequestError(422, f"the model has {config.num_labels} labels, which make no ranking; use /predict")
         labels = [str(config.id2label[label]) for label in range(config.num_labels)]
         outcome = Outcome(scored.logits, told(scored.logits, body.wants_logits), scored.tokens, names.shown, labels)
         content = answers.dump_json(body.answer(outcome), exclude_none=True)
@@ -132,6 +146,13 @@ def refusal(path: str, error: HTTPException) -> Response:
     """The answer to a request that is refused, in the words of its dialect."""
     body = ERRORS.get(path, rerank_error)(error.status_code, str(error.detail))
     return JSONResponse(body, error.status_code, headers=dict(error.headers or {}))
+
+
+async def refused(request: Request, error: Exception) -> Response:
+    """The answer to a request that a route refuses."""
+    known = invalid(error) if isinstance(error, RequestValidationError) else error
+    assert isinstance(known, HTTPException)
+    return refusal(request.url.path, known)
 
 
 def invalid(error: RequestValidationError) -> RequestError:

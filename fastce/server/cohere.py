@@ -7,7 +7,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, JsonValue, model_validator
 
 from fastce.server.messages import (
-    ModelName,
     Outcome,
     PairTokens,
     Request,
@@ -67,7 +66,6 @@ class RerankAnswer(BaseModel):
 class RerankRequest(Request):
     """What reranking requests of Cohere, Jina and vLLM have in common."""
 
-    model: ModelName = None
     query: str
     top_n: int | None = Field(None, ge=0, description="How many results; all by default.")
     max_tokens_per_doc: int | None = Field(None, ge=1, description="Must leave what the model reads as it is.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from fastce.server.cohere import RerankAnswer, RerankV1Request, RerankV2Request, rerank_error
 from fastce.server.messages import Request
@@ -22,7 +22,7 @@ class Dialect:
         request: What is said.
         answer: What is answered, a type.
         error: What is answered instead, given the status code and what is wrong.
-        labels: Labels of a model that can answer: one score, or any number.
+        ranks: Whether answers are made of one score a pair, which takes a model with one label.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Dialect:
     request: type[Request]
     answer: Any
     error: Callable[[int, str], dict[str, Any]]
-    labels: Literal["one", "any"] = "one"
+    ranks: bool = True
 
 
 DIALECTS = (
@@ -41,7 +41,7 @@ DIALECTS = (
         TeiPredictRequest,
         list[TeiPrediction] | list[list[TeiPrediction]],
         tei_error,
-        labels="any",
+        ranks=False,
     ),
     Dialect("Cohere v1, Jina, vLLM", ("/v1/rerank",), RerankV1Request, RerankAnswer, rerank_error),
     Dialect("Cohere v2", ("/v2/rerank",), RerankV2Request, RerankAnswer, rerank_error),

@@ -80,7 +80,7 @@ class Gate:
     async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send, deadline: float) -> None:
         """Has the request answered, unless time is up or the client goes away before."""
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-        ended = asyncio.Event()
+        ended, is_begun = asyncio.Event(), False
 
         async def replay() -> Message:
             if messages:
@@ -88,7 +88,12 @@ class Gate:
             await ended.wait()
             return {"type": "http.disconnect"}
 
-        answering = asyncio.ensure_future(self._app(scope, replay, send))
+        async def noting(message: Message) -> None:
+            nonlocal is_begun
+            is_begun = True
+            await send(message)
+
+        answering = asyncio.ensure_future(self._app(scope, replay, noting))
         gone = asyncio.ensure_future(until_gone(receive))
         try:
             left = deadline - asyncio.get_running_loop().time()
@@ -97,6 +102,8 @@ class Gate:
                 await answering  # raises what it raised
             elif not gone.done():
                 await stopped(answering)
+                if is_begun:
+                    return  # the client reads too slowly; its connection is closed
                 await self._refusal(scope["path"], self._too_late())(scope, receive, send)
         finally:
             ended.set()

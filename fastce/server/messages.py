@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from fastce.ranking import best
 from fastce.server.service import Ask
 
 Texts = Annotated[list[str], Field(min_length=1)]
-ModelName = Annotated[str | None, Field(description="Must be a name of the served model, where it is given.")]
 PairTokens = Annotated[int | None, Field(ge=-1, description="Tokens of a pair at most; -1: the model's.")]
 UseActivation = Annotated[
     bool | None,
@@ -53,6 +52,16 @@ class Request(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())
 
+    model: str | None = Field(None, description="Must be a name of the served model, where it is given.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_nulls(cls, fields: Any) -> Any:
+        """A field that is null is one that was left out."""
+        return (
+            {name: value for name, value in fields.items() if value is not None} if isinstance(fields, dict) else fields
+        )
+
     def ask(self) -> Ask:
         """The pairs to be scored."""
         raise NotImplementedError
@@ -61,11 +70,6 @@ class Request(BaseModel):
     def wants_logits(self) -> bool:
         """Whether logits are to be told in place of probabilities."""
         return False
-
-    @property
-    def wanted_model(self) -> str | None:
-        """The model that the client believes to talk to, or None."""
-        return getattr(self, "model", None) or None
 
     def answer(self, outcome: Outcome) -> Any:
         """The answer, as a model of pydantic's or a list of them."""

@@ -22,6 +22,9 @@ from fastce.server.metrics import SHARED_FOLDER
 from fastce.server.settings import Settings
 from fastce.threads import usable_cpus
 
+KEEP_ALIVE = 75
+"""Seconds that idle connections are kept: longer than balancers do, so that none sends on one that is being closed."""
+
 LOGGING = deepcopy(LOGGING_CONFIG)
 LOGGING["loggers"]["fastce"] = LOGGING["loggers"]["uvicorn"]
 
@@ -76,6 +79,7 @@ def serve(options: ModelOptions, settings: Settings, host: str, port: int, worke
         port=port,
         workers=workers,
         access_log=False,
+        timeout_keep_alive=KEEP_ALIVE,
         log_config=LOGGING,
     )
     if workers == 1:

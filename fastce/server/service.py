@@ -125,17 +125,26 @@ class Service:
         for executor in (self._engine, self._tokenizers):
             executor.shutdown(wait=True, cancel_futures=True)
 
-    async def scored(self, ask: Ask) -> Scored:
+    async def scored(self, ask: Ask, *, ranks: bool) -> Scored:
         """Scores pairs, among those of other requests.
 
+        Args:
+            ask: The pairs.
+            ranks: Whether it takes a model with one label.
+
         Raises:
-            RequestError: There are too many of them, for a request or at the moment, or a pair is too long.
+            RequestError: There are too many of them, for a request or at the moment, or a pair is too long, or the
+                model has several labels.
         """
         count = len(ask.first)
         if count > self.settings.max_documents:
             raise RequestError(422, f"{count} documents are more than the {self.settings.max_documents} of a request")
         with self._admitted(count):
             await self.ready.wait()
+            if ranks and self.model.num_labels != 1:
+                raise RequestError(
+                    422, f"the model has {self.model.num_labels} labels, which make no ranking; use /predict"
+                )
             before = perf_counter()
             tokenized = await asyncio.get_running_loop().run_in_executor(self._tokenizers, self._tokenized, ask)
             tokenizing = perf_counter() - before
@@ -149,11 +158,11 @@ class Service:
     @contextmanager
     def _admitted(self, count: int) -> Iterator[None]:
         """Counts documents as waiting for as long as their request does."""
-        if self._waiting + count > self.settings.max_waiting:
+        if self._waiting and self._waiting + count > self._room:
             raise RequestError(
                 429,
-                f"{self._waiting} documents are waiting, and with {count} more they would be over "
-                f"{self.settings.max_waiting}; try again later",
+                f"{self._waiting} documents are waiting, and with {count} more they would be over {self._room}; "
+                "try again later",
                 {"Retry-After": str(self._seconds_to_wait())},
             )
         self._waiting += count
@@ -164,10 +173,20 @@ class Service:
             self._waiting -= count
             self.metrics.waiting.dec(count)
 
+    @property
+    def _rate(self) -> float:
+        """Documents a second, of late; 0 where nothing was computed yet."""
+        return self._batcher.pairs_per_second if self.ready.is_set() else 0.0
+
+    @property
+    def _room(self) -> int:
+        """Documents that may be waiting: no more than half of a request's time is likely to do."""
+        most = self.settings.max_waiting
+        return min(most, int(self._rate * self.settings.timeout / 2)) if self._rate else most
+
     def _seconds_to_wait(self) -> int:
-        """Whole seconds in which half of what is waiting will be done."""
-        rate = self._batcher.pairs_per_second if self.ready.is_set() else 0.0
-        return max(1, math.ceil(self._waiting / 2 / rate)) if rate else 1
+        """Whole seconds in which half of what is waiting is likely to be done."""
+        return max(1, math.ceil(self._waiting / 2 / self._rate)) if self._rate else 1
 
     def _tokenized(self, ask: Ask) -> Tokenized:
         most = min(self.model.max_length, ask.max_length or self.model.max_length)

@@ -16,7 +16,7 @@ class Settings:
         served_names: What a request's `model` may say besides the model's own name; the first one stands in answers.
         max_batch_tokens: Tokens that are computed together at most; None leaves it to `service.batch_tokens`.
         max_documents: Documents, or pairs, of a request at most.
-        max_waiting: Documents of all requests that may be waiting; beyond, requests are refused.
+        max_waiting: Documents of all requests that may be waiting; beyond, requests are refused for the time being.
         max_body_bytes: Bytes of a request's body at most.
         timeout: Seconds that a request may take, from its first byte to its answer.
         api_key: What clients must send as a bearer token, or None.

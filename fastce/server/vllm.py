@@ -8,7 +8,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from fastce.server.messages import (
-    ModelName,
     Outcome,
     PairTokens,
     Request,
@@ -43,7 +42,6 @@ class ScoreAnswer(BaseModel):
 class ScoreRequest(Request):
     """A text and others, or two lists of texts, pair by pair."""
 
-    model: ModelName = None
     text_1: str | Texts | None = Field(None, description="A text, or as many as of the others.")
     text_2: str | Texts | None = None
     queries: str | Texts | None = Field(None, description="text_1 by another name.")

@@ -130,7 +130,7 @@ def test_the_wheel_holds_the_package_alone(distributions: dict[str, Path]) -> No
     names = zipfile.ZipFile(distributions["wheel"]).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fastce"}
     assert [name for name in names if name.startswith("fastce/_core.") and name.endswith(".so")]
-    assert {"fastce/py.typed", "fastce/_core.pyi"} <= set(names)
+    assert {"fastce/py.typed", "fastce/_core.pyi", "fastce/server/page.html"} <= set(names)
 
 
 def test_the_wheel_needs_only_what_manylinux_allows(distributions: dict[str, Path]) -> None:

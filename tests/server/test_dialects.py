@@ -140,6 +140,12 @@ def test_v1_speaks_to_clients_of_cohere_jina_and_vllm(client: TestClient, model:
     assert set(without[0]) == {"index", "relevance_score"}
 
 
+def test_a_field_that_is_null_was_left_out(client: TestClient) -> None:
+    body = {"query": QUERY, "documents": TEXTS}
+    nulls = dict.fromkeys(["model", "top_n", "return_documents", "rank_fields", "use_activation", "raw_scores"])
+    assert post(client, "/v1/rerank", **body, **nulls)["results"] == post(client, "/v1/rerank", **body)["results"]
+
+
 def test_v2_tells_no_documents(client: TestClient) -> None:
     answer = post(client, "/v2/rerank", query=QUERY, documents=TEXTS, top_n=3)
     assert [set(result) for result in answer["results"]] == [{"index", "relevance_score"}] * 3

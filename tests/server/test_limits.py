@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -80,10 +81,11 @@ def wait_for(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not happen")
 
 
-def test_concurrent_requests_have_the_scores_of_predict(tiny: Tiny) -> None:
-    model = CrossEncoder(tiny("bert"), device="cpu")
+@pytest.mark.parametrize("family", ["bert", "qwen3"])
+def test_concurrent_requests_have_the_scores_of_predict(tiny: Tiny, family: str) -> None:
+    model = CrossEncoder(tiny(family), device="cpu")
     requests = [[PAIRS[(17 * number + at) % len(PAIRS)] for at in range(1 + number % 9)] for number in range(24)]
-    with served(tiny("bert"), max_batch_tokens=150) as client, ThreadPoolExecutor(12) as pool:
+    with served(tiny(family), max_batch_tokens=150) as client, ThreadPoolExecutor(12) as pool:
         answers = pool.map(lambda pairs: client.post("/predict", json={"inputs": pairs}).json(), requests)
         for pairs, answer in zip(requests, answers, strict=True):
             found = np.array([each[0]["score"] for each in answer], dtype=np.float32)
@@ -120,6 +122,25 @@ def test_too_many_waiting_documents_are_refused_for_now(tiny: Tiny, held: Held, 
     assert int(refused.headers["retry-after"]) >= 1
 
 
+def test_no_more_may_wait_than_can_be_done_in_time(
+    tiny: Tiny, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = Pipeline.compute
+
+    def slow(pipeline: Pipeline, tokenized: Any, *arguments: Any) -> Any:
+        time.sleep(0.1 * len(tokenized.pairs))
+        return compute(pipeline, tokenized, *arguments)
+
+    with served(tiny("bert"), timeout=2.0) as client:
+        monkeypatch.setattr(Pipeline, "compute", slow)
+        assert client.post("/rerank", json={"query": QUERY, "texts": ["a rate of ten a second"]}).status_code == 200
+        large = threads.submit(client.post, "/rerank", json={"query": QUERY, "texts": [f"{at}" for at in range(12)]})
+        wait_for(lambda: metric(client, "fastce_waiting") == 12)
+        assert client.post("/rerank", json=BODY).status_code == 429
+        assert large.result().status_code == 200  # nothing was waiting before it
+        assert client.post("/rerank", json=BODY).status_code == 200
+
+
 def test_a_request_that_takes_too_long_is_ended(tiny: Tiny, held: Held) -> None:
     with served(tiny("bert"), timeout=0.3, max_batch_tokens=40) as client, held:
         late = client.post("/v2/rerank", json={"query": QUERY, "documents": TEXTS})
@@ -143,8 +164,13 @@ def test_a_body_that_is_too_large_is_refused(tiny: Tiny) -> None:
         assert "1500 bytes" in refused.json()["error"]
 
 
-async def answered(app: Any, incoming: list[dict[str, Any]], path: str = "/rerank") -> list[dict[str, Any]]:
-    """What an application sends to a client that sends these messages, and after them none."""
+async def answered(
+    app: Any,
+    incoming: list[dict[str, Any]],
+    reads: bool = True,
+    headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"application/json"),),
+) -> list[dict[str, Any]]:
+    """What an application sends to a client that sends these messages, and after them none, and reads a body or not."""
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -155,9 +181,14 @@ async def answered(app: Any, incoming: list[dict[str, Any]], path: str = "/reran
 
     async def send(message: Any) -> None:
         sent.append(message)
+        if message["type"] == "http.response.body" and not reads:
+            await asyncio.sleep(60)
 
-    headers = [(b"content-type", b"application/json")]
-    await app({"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}, receive, send)
+    await app(
+        {"type": "http", "method": "POST", "path": "/rerank", "headers": list(headers), "query_string": b""},
+        receive,
+        send,
+    )
     return sent
 
 
@@ -167,6 +198,24 @@ def test_a_body_that_does_not_come_is_not_waited_for(tiny: Tiny) -> None:
     sent = asyncio.run(answered(app, [part]))
     assert sent[0]["status"] == 408
     assert (b"connection", b"close") in sent[0]["headers"]
+
+
+def test_a_body_that_is_announced_as_too_large_is_not_read(tiny: Tiny) -> None:
+    app = create_app(ModelOptions(tiny("bert")), Settings(max_body_bytes=1500, timeout=1.0))
+    sent = asyncio.run(answered(app, [], headers=((b"content-length", b"1501"),)))
+    assert sent[0]["status"] == 413
+    assert (b"connection", b"close") in sent[0]["headers"]
+
+
+def test_a_client_that_does_not_read_is_left_alone_in_time(tiny: Tiny) -> None:
+    content = json.dumps(BODY).encode()
+    with served(tiny("bert"), timeout=0.3) as client:
+        message = {"type": "http.request", "body": content, "more_body": False}
+        assert client.portal is not None
+        sent = client.portal.call(answered, client.app, [message], False)
+        assert client.post("/rerank", json=BODY).status_code == 200
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == 200
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["after its request", "within its request"])

@@ -145,9 +145,9 @@ def test_a_flood_is_refused_in_part_and_memory_stays_and_the_end_is_graceful(
     tiny: Tiny, start: Callable[..., Server]
 ) -> None:
     server = start(tiny("bert"), "--max-waiting", "480", "--max-documents", "480", "--max-batch-tokens", "500")
-    floods(server, 1.0)
+    floods(server, 0.5)
     before = server.resident_bytes() if sys.platform == "linux" else 0
-    statuses = floods(server, 3.0)
+    statuses = floods(server, 2.0)
     after = server.resident_bytes() if sys.platform == "linux" else 0
     assert set(statuses) <= {200, 429}
     assert statuses[200] > 0
