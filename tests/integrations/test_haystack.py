@@ -125,7 +125,9 @@ def test_a_token_and_a_device(model_name: str, monkeypatch: pytest.MonkeyPatch) 
     asked: dict[str, Any] = {}
     monkeypatch.setattr(haystack, "load_reranker", lambda model, **options: asked.update(options, model=model))
     monkeypatch.setenv("A_TOKEN", "secret")
-    made = haystack.FastceRanker(model_name, token=Secret.from_env_var("A_TOKEN"), device=ComponentDevice.from_str("cpu"))
+    made = haystack.FastceRanker(
+        model_name, token=Secret.from_env_var("A_TOKEN"), device=ComponentDevice.from_str("cpu")
+    )
     assert "secret" not in str(made.to_dict())
     haystack.FastceRanker.from_dict(made.to_dict()).warm_up()
     assert asked == {"model": model_name, "token": "secret", "device": "cpu"}

@@ -14,7 +14,16 @@ from fastce.cli import app
 
 pytestmark = pytest.mark.integrations
 PAGE = Path(__file__).parents[2] / "docs" / "integrations.md"
-PACKAGES = ("beir", "haystack", "ir_measures", "langchain_classic", "llama_index", "onnxscript", "pyterrier", "rerankers")
+PACKAGES = (
+    "beir",
+    "haystack",
+    "ir_measures",
+    "langchain_classic",
+    "llama_index",
+    "onnxscript",
+    "pyterrier",
+    "rerankers",
+)
 
 
 def test_the_page_runs_as_it_stands(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

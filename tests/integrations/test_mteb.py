@@ -78,7 +78,7 @@ def expected(model_name: str) -> float:
 
 
 def test_a_model_is_evaluated(model_name: str, task: Any, expected: float, forward_passes: list[str]) -> None:
-    result, score = evaluated(CrossEncoder(model_name), task)
+    _, score = evaluated(CrossEncoder(model_name), task)
     assert score == pytest.approx(expected, abs=1e-5)
     assert not forward_passes
 

@@ -51,7 +51,9 @@ def test_every_family(tiny: Tiny, tmp_path: Path, family: str) -> None:
 
 def test_the_command(tiny: Tiny, tmp_path: Path) -> None:
     model = tiny("bert")
-    result = CliRunner().invoke(app, ["export", "--model", model, "--onnx", str(tmp_path / "out"), "--max-length", "16"])
+    result = CliRunner().invoke(
+        app, ["export", "--model", model, "--onnx", str(tmp_path / "out"), "--max-length", "16"]
+    )
     assert result.exit_code == 0, result.output
     file = tmp_path / "out" / "onnx" / "model.onnx"
     assert re.fullmatch(rf"{file}: its logits differ by \d\.\de-\d\d at most from those of fastce\n", result.stdout)
@@ -79,7 +81,9 @@ def test_what_differs_is_deleted(tiny: Tiny, tmp_path: Path, monkeypatch: pytest
         write(module, *rest)
 
     monkeypatch.setattr(export, "write_graph", other)
-    with pytest.raises(RuntimeError, match=r"its logits differ by \d\.\de-0[23] from those of fastce, and it was deleted"):
+    with pytest.raises(
+        RuntimeError, match=r"its logits differ by \d\.\de-0[23] from those of fastce, and it was deleted"
+    ):
         export.export_onnx(tiny("bert"), tmp_path)
     assert not list(tmp_path.rglob("*.onnx*"))
 

@@ -42,7 +42,9 @@ def test_ids_and_metadata_stay_with_their_documents(ranker: Any) -> None:
 
     names = [f"d{number}" for number in range(len(TEXTS))]
     notes = [{"number": number} for number in range(len(TEXTS))]
-    documents = [Document(text, doc_id=name, metadata=note) for text, name, note in zip(TEXTS, names, notes, strict=True)]
+    documents = [
+        Document(text, doc_id=name, metadata=note) for text, name, note in zip(TEXTS, names, notes, strict=True)
+    ]
     for results in (ranker.rank(QUERY, documents), ranker.rank(QUERY, TEXTS, doc_ids=names, metadata=notes)):
         for result in results:
             number = TEXTS.index(result.text)

@@ -32,9 +32,7 @@ def test_ranx(model_name: str, expected: Any) -> None:
     assert (type(found), found.name, found.to_dict()) == (ranx.Run, "bm25", expected)
     best = rerank_run(model_name, ranx.Run(RUN), QUERIES, CORPUS, top_k=1).to_dict()
     assert best == {query: dict([max(found.items(), key=lambda entry: entry[1])]) for query, found in expected.items()}
-    assert ranx.evaluate(ranx.Qrels(QRELS), found, "mrr") == ranx.evaluate(
-        ranx.Qrels(QRELS), ranx.Run(expected), "mrr"
-    )
+    assert ranx.evaluate(ranx.Qrels(QRELS), found, "mrr") == ranx.evaluate(ranx.Qrels(QRELS), ranx.Run(expected), "mrr")
 
 
 def test_ir_measures(model_name: str, expected: Any) -> None:
@@ -42,9 +40,7 @@ def test_ir_measures(model_name: str, expected: Any) -> None:
     run = (ir_measures.ScoredDoc(query, name, score) for query, found in RUN.items() for name, score in found.items())
     found = rerank_run(model_name, run, QUERIES, CORPUS)
     measure = ir_measures.nDCG @ 10
-    assert ir_measures.calc_aggregate([measure], QRELS, found) == ir_measures.calc_aggregate(
-        [measure], QRELS, expected
-    )
+    assert ir_measures.calc_aggregate([measure], QRELS, found) == ir_measures.calc_aggregate([measure], QRELS, expected)
     assert {(entry.query_id, entry.doc_id): entry.score for entry in found} == {
         (query, name): score for query, scores in expected.items() for name, score in scores.items()
     }
