@@ -83,6 +83,9 @@ class TorchModule(nn.Module):
             self._first = Transformer(model)
         return {"0": self._first}
 
+    def __getattr__(self, name: str) -> Any:
+        return self._modules[name] if name == "0" else super().__getattr__(name)
+
     @property
     def training(self) -> bool:
         """Whether dropout applies in `forward`; scoring never has it."""

@@ -1,4 +1,4 @@
-"""Haystack: a ranker for pipelines. Haystack reads the types of `run`: annotations are evaluated here."""
+"""Haystack: a ranker for pipelines. Haystack reads the types of `run`, so annotations are evaluated here."""
 
 from dataclasses import replace
 from inspect import signature
