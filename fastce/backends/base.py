@@ -118,6 +118,9 @@ class Availability:
         """Whether the backend can run."""
         return not self.reasons
 
+    def __repr__(self) -> str:
+        return f"<unavailable: {'; '.join(self.reasons)}>" if self.reasons else "<available>"
+
 
 class Choice(NamedTuple):
     """The backend that runs a request.

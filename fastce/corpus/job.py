@@ -21,7 +21,7 @@ from fastce.corpus.scorer import Scored, Scorer, Task
 from fastce.corpus.statistics import Progress, Statistics
 from fastce.corpus.store import digest_of_texts, read_texts, table_of_texts
 from fastce.corpus.windows import RowWindow, Windows
-from fastce.corpus.writers import FORMATS
+from fastce.corpus.writers import FORMATS, check_kept
 from fastce.pipeline import in_background
 
 
@@ -140,6 +140,7 @@ class FolderJob:
             good, pairs = self.plan.resolved(window)
             if good.bad and not self.skips_bad_rows:
                 raise ValueError(good.bad[0].reason)
+            check_kept(window.others.schema, self.manifest.settings["format"])
             self.manifest.kept = b64encode(window.others.schema.serialize().to_pybytes()).decode()
             part = self.manifest.parts.get(window.part)
             if part is not None and part.rows == window.num_rows:  # rows that could not be scored

@@ -41,7 +41,7 @@ def table_of_rows(
         }
     for name in kept:
         if name in (*columns, QUERY, FIRST_ROW, "score", "scores", "rank", *(f"score_{label}" for label in labels)):
-            raise ValueError(f"--keep: a column called {name!r} is written anyway")
+            raise ValueError(f"keep: a column called {name!r} is written anyway")
         columns[name] = window.others.column(name)
     if is_ranked:
         columns[QUERY] = pa.FixedSizeBinaryArray.from_buffers(
@@ -80,14 +80,8 @@ def with_scores(rows: pa.Table, scored: Scored, labels: list[str], *, in_one_col
 
 
 def in_words_of_json(table: pa.Table) -> pa.Table:
-    """A table whose times and decimal numbers are texts.
-
-    Raises:
-        ValueError: A column has bytes.
-    """
+    """A table whose times and decimal numbers are texts."""
     for place, column in enumerate(table.schema):
-        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-            raise ValueError(f"--keep: {column.name} has bytes, for which JSON has no word; take Parquet")
         if pa.types.is_temporal(column.type) or pa.types.is_decimal(column.type):
             table = table.set_column(place, column.name, table.column(place).cast(pa.string()))
     return table

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-import fastce
 from fastce.checkpoints.fingerprint import scoring_facts
 from fastce.corpus.manifest import Manifest
 from fastce.corpus.output import table_of_rows
@@ -20,7 +17,6 @@ from fastce.corpus.scorer import ScoringOptions, Task
 from fastce.corpus.source import RowSource
 from fastce.corpus.store import StoredPairs, TextStore, stored_texts, table_of_texts
 from fastce.corpus.windows import BadRow, RowWindow
-from fastce.environment import cpp_facts
 from fastce.pipeline import BatchLimits, Pairs, Window
 
 if TYPE_CHECKING:
@@ -171,9 +167,8 @@ class Plan:
         rows = Rows(window.part, window.start, window.num_rows, table, window.bad, window.digest(window.num_rows))
         return rows, Task(pairs, groups, self.limits)
 
-    def manifest(self, part_format: str, shard: int, num_shards: int) -> Manifest:
+    def manifest(self, part_format: str, machine: dict[str, str], shard: int, num_shards: int) -> Manifest:
         """The job, before anything is done."""
-        model = self.model
         settings: dict[str, Any] = {
             "pairs_of": "ids" if self.input.has_ids else "texts",
             "columns": None if self.input.columns is None else list(self.input.columns),
@@ -184,17 +179,8 @@ class Plan:
             "top_k": self.scoring.top_k,
             "rescore": self.scoring.rescore,
             "labels": self.labels,
-            **scoring_facts(model),
+            **scoring_facts(self.model),
         }
-        machine = {
-            "backend": model.backend,
-            "device": model.device.type,
-            "processor": platform.machine(),
-            "fastce": fastce.__version__,
-            "torch": torch.__version__,
-        }
-        if model.backend == "cpp":
-            machine["ISA level"] = cpp_facts()["ISA level"].split()[0]
         return Manifest(settings, machine, shard, num_shards, files=self.files(), texts=self.texts())
 
     def files(self) -> list[list[Any]]:

@@ -146,7 +146,7 @@ def score_corpus(
         folder = JobFolder(Path(output), name, is_ranked=plan.is_ranked)
         return run_in_folder(
             FolderJob(plan, folder, skips_bad_rows=on_error == "skip"),
-            plan.manifest(name, shard_index, num_shards),
+            plan.manifest(name, scorer.machine, shard_index, num_shards),
             scorer,
             overwrite=overwrite,
             other_machines=other_machines,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+import fastce
 from fastce import scoring
+from fastce.environment import cpp_facts
 from fastce.pipeline import BatchLimits, Pairs, Tokenized, one_ahead
 from fastce.ranking import best
 from fastce.rescoring import Rescorer
@@ -68,8 +71,25 @@ Advance = Callable[[int], object]
 """Told how many pairs have been computed since the last call."""
 
 
+def machine_of(model: CrossEncoder) -> dict[str, str]:
+    """What the last bits of a model's scores depend on, by name."""
+    machine = {
+        "backend": model.backend,
+        "device": model.device.type,
+        "processor": platform.machine(),
+        "fastce": fastce.__version__,
+        "torch": torch.__version__,
+    }
+    if model.backend == "cpp":
+        machine["ISA level"] = cpp_facts()["ISA level"].split()[0]
+    return machine
+
+
 class Scorer(Protocol):
     """Scores tasks in this process or in others."""
+
+    machine: dict[str, str]
+    """See `machine_of`; where several models score on machines that differ, what each says."""
 
     def stream(self, items: Iterator[tuple[Any, Task]], advance: Advance) -> Iterator[tuple[Any, Scored]]:
         """Gives what became of each task beside what came with it, in any order, while the next ones are read."""
@@ -88,6 +108,7 @@ class LocalScorer:
     """
 
     def __init__(self, model: CrossEncoder, options: ScoringOptions):
+        self.machine = machine_of(model)
         self._model = model
         self._options = options
         self._rescorer = None

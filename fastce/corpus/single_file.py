@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,17 @@ from fastce.corpus.plan import Plan, Rows
 from fastce.corpus.scorer import Scored, Scorer, Task
 from fastce.corpus.statistics import Progress, Statistics
 from fastce.corpus.windows import RowWindow, Windows
-from fastce.corpus.writers import FORMATS, Format
+from fastce.corpus.writers import FORMATS, Format, check_kept
 from fastce.pipeline import Window
 
 STANDARD_OUTPUT = "-"
 
 WINDOW = 4096
 """Rows read, scored and written at once: enough for batches of equal length, and soon there where somebody waits."""
+
+
+WINDOWS_AHEAD = 128
+"""Windows that may be read before the first of them is written: one slow worker must not pile up what others finish."""
 
 
 def run_into_file(plan: Plan, scorer: Scorer, target: str, name: str, show_progress: bool | None) -> Statistics:
@@ -45,7 +50,7 @@ def run_into_file(plan: Plan, scorer: Scorer, target: str, name: str, show_progr
     """
     output = FORMATS[name]
     with Progress(show_progress, plan.source.count) as progress:
-        items = items_of(plan)
+        items = items_of(plan, name)
         first = next(items, None)  # a source that can't be read leaves the target as it was
         tables = tables_of(plan, scorer, chain([] if first is None else [first], items), progress, output)
         if plan.is_ranked:
@@ -72,9 +77,10 @@ def open_target(target: str) -> Any:
     return nullcontext(sys.stdout.buffer) if target == STANDARD_OUTPUT else open(target, "wb")
 
 
-def items_of(plan: Plan) -> Iterator[tuple[Rows, Task]]:
-    """Windows as things to score."""
+def items_of(plan: Plan, name: str) -> Iterator[tuple[Rows, Task]]:
+    """Windows as things to score, for a file of a format."""
     for window in Windows(plan.source, plan.window, 0, lambda _: True):
+        check_kept(window.others.schema, name)
         good, pairs = plan.resolved(window)
         if good.bad:
             raise ValueError(good.bad[0].reason)
@@ -85,19 +91,30 @@ def tables_of(
     plan: Plan, scorer: Scorer, items: Iterator[tuple[Rows, Task]], progress: Progress, output: Format
 ) -> Iterator[pa.Table]:
     """Scored rows, in order; a table of none where there are none."""
-    following, waiting = 0, {}
-    for rows, scored in scorer.stream(items, progress.advance):
-        waiting[rows.part] = rows, scored
-        while (found := waiting.pop(following, None)) is not None:
-            rows, scored = found
-            yield with_scores(rows.table, scored, plan.labels, in_one_column=output.LABELS_IN_ONE_COLUMN)
-            progress.written(rows.num_rows, 0, scored.computed, scored.tokens, scored.rescored)
-            following += 1
+    following, waiting, room = 0, {}, Semaphore(WINDOWS_AHEAD)
+    try:
+        for rows, scored in scorer.stream(as_room_is_made(items, room), progress.advance):
+            waiting[rows.part] = rows, scored
+            while (found := waiting.pop(following, None)) is not None:
+                rows, scored = found
+                yield with_scores(rows.table, scored, plan.labels, in_one_column=output.LABELS_IN_ONE_COLUMN)
+                progress.written(rows.num_rows, 0, scored.computed, scored.tokens, scored.rescored)
+                following += 1
+                room.release()
+    finally:
+        room.release(WINDOWS_AHEAD)  # for the threads that wait, where this was not the end
     if not following:
         nothing = RowWindow(0, 0, 0, np.empty(0, np.int64), [], [], plan.no_others(), [])
         scored = Scored(np.empty(0, np.int64), np.empty((0, len(plan.labels)), np.float32), 0, 0, 0)
         rows, _ = plan.item(nothing, Window([], []))
         yield with_scores(rows.table, scored, plan.labels, in_one_column=output.LABELS_IN_ONE_COLUMN)
+
+
+def as_room_is_made(items: Iterator[tuple[Rows, Task]], room: Semaphore) -> Iterator[tuple[Rows, Task]]:
+    """Items, each when there is room for it."""
+    for item in items:
+        room.acquire()
+        yield item
 
 
 def write_on(stream: Any, output: Format, tables: Iterator[pa.Table]) -> None:

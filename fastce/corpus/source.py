@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from fastce.corpus.readers.fields import Fields, Record
 from fastce.corpus.readers.files import InputFile, input_files, open_bytes
 from fastce.corpus.readers.json_lines import read_json_lines
 from fastce.corpus.readers.lines import text_lines
-from fastce.corpus.readers.tables import read_commas, read_tabs
+from fastce.corpus.readers.tables import has_header_line, read_commas, read_tabs
 from fastce.corpus.readers.trec import is_trec, read_trec
 
 LINES: dict[str, Callable[[Iterator[str], str, Fields], Iterator[Record]]] = {
@@ -104,7 +105,14 @@ class RowSource:
         """About how many rows there are, at the cost of reading text files; None where they can't be read twice."""
         if self.is_stream or any("://" in file.path for file in self.files):
             return None
-        return sum(num_rows(file) if file.ending in TABLES else num_lines(file) for file in self.files)
+        return sum(num_rows(file) if file.ending in TABLES else self._num_records(file) for file in self.files)
+
+    def _num_records(self, file: InputFile) -> int:
+        """The lines of a file without its header; more than rows where a row takes several lines."""
+        if file.ending not in (".csv", ".tsv"):
+            return num_lines(file)
+        with open_bytes(file) as stream, text_lines(stream, file.path) as lines:
+            return num_lines(file) - has_header_line(lines, file.ending, self.fields)
 
     def chunks(self, start: int = 0) -> Iterator[Chunk]:
         """The rows from one on; the further fields have the types that they have in the first rows of all, or `schema`.
@@ -164,9 +172,12 @@ def named_errors(file: InputFile) -> Iterator[None]:
 
 
 def num_lines(file: InputFile) -> int:
-    """The ends of lines in a file."""
+    """The lines of a file; the last one may be without an end."""
+    count, last = 0, b"\n"
     with open_bytes(file) as stream:
-        return sum(piece.count(b"\n") for piece in iter(partial(stream.read, 1 << 20), b""))
+        for piece in iter(partial(stream.read, 1 << 20), b""):
+            count, last = count + piece.count(b"\n"), piece[-1:]
+    return count + (last != b"\n")
 
 
 class LineRows:
@@ -263,7 +274,8 @@ def table_of(columns: dict[str, list[Any]], schema: pa.Schema | None, num_rows: 
         num_rows: How many there are of each.
 
     Returns:
-        The table, and the rows whose values are of other types, with what is wrong; they have none in it.
+        The table, and the rows whose values are of other types, with what is wrong; they have none in it. A column of
+        texts has room for all: what is no text stands there as in JSON.
     """
     unfit: dict[int, str] = {}
     arrays = {}
@@ -276,7 +288,7 @@ def table_of(columns: dict[str, list[Any]], schema: pa.Schema | None, num_rows: 
             fit = []
             for row, value in enumerate(values):
                 try:
-                    fit.append(array_of([value], kind)[0].as_py())
+                    fit.append(array_of([in_words(value, kind)], kind)[0].as_py())
                 except MISFITS:
                     unfit[row] = f"{name}: expected {kind}, got {describe(value)}"
                     fit.append(None)
@@ -285,6 +297,12 @@ def table_of(columns: dict[str, list[Any]], schema: pa.Schema | None, num_rows: 
     if not arrays:  # a table without columns has no rows
         return pa.table({"": pa.nulls(num_rows)}).select([]), unfit
     return pa.table(arrays), unfit
+
+
+def in_words(value: Any, kind: pa.DataType) -> Any:
+    """A value; for a column of texts, one that is no text as JSON says it."""
+    is_odd = pa.types.is_string(kind) and value is not None and not isinstance(value, str)
+    return json.dumps(value, ensure_ascii=False, default=str) if is_odd else value
 
 
 MISFITS = (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError)

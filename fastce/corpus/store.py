@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -33,6 +34,8 @@ from fastce.tokenization import EncodedTexts, PairTokenizer
 FORMAT = 1
 UNFINISHED = ".making-"
 A_DAY = 24 * 60 * 60
+UNUSED_FOR = 30 * A_DAY
+"""Seconds after which a store in the cache folder that no run has used is removed, when another one is made."""
 TEXTS_PER_WRITE = 16_384
 
 Text = tuple[str, str]
@@ -213,9 +216,9 @@ def stored_texts(source: RowSource, tokenizer: PairTokenizer, prompt: str | None
     home = (cache_folder() / "texts" if folder is None else folder).absolute() / digest_of(*facts)
     if not (home / "store.json").exists():
         home.parent.mkdir(parents=True, exist_ok=True)
-        for left in home.parent.glob(f"{UNFINISHED}*"):  # by a process that was killed
-            if time.time() - left.stat().st_mtime > A_DAY:
-                shutil.rmtree(left, ignore_errors=True)
+        remove_older(home.parent.glob(f"{UNFINISHED}*"), A_DAY)  # by processes that were killed
+        if folder is None:
+            remove_older((store.parent for store in home.parent.glob("*/store.json")), UNUSED_FOR)
         made = Path(mkdtemp(prefix=UNFINISHED, dir=home.parent))
         try:
             write_store(made, source, tokenizer, prompt)
@@ -228,7 +231,17 @@ def stored_texts(source: RowSource, tokenizer: PairTokenizer, prompt: str | None
                 raise
         finally:
             shutil.rmtree(made, ignore_errors=True)
+    with suppress(OSError):  # of another user's cache
+        os.utime(home)  # it is in use
     return open_store(home)
+
+
+def remove_older(folders: Iterable[Path], seconds: float) -> None:
+    """Removes folders that nobody has touched for so long."""
+    for folder in folders:
+        with suppress(FileNotFoundError):  # another process was faster
+            if time.time() - folder.stat().st_mtime > seconds:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def absolute(file: InputFile) -> InputFile:

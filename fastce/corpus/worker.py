@@ -48,7 +48,7 @@ def serve(connection: Connection) -> None:
         elif device is not None:
             model.to(device)
         scorer = LocalScorer(model, options)
-        say("loaded")
+        say("loaded", scorer.machine)
         while True:
             for _, scored in scorer.stream(tasks(connection), advance):
                 say("advance", waiting)

@@ -6,7 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import Pipe
 from queue import SimpleQueue
 from threading import BoundedSemaphore, Lock, Thread
@@ -58,8 +58,9 @@ class RemoteScorer:
         self._workers: list[Worker] = []
         try:
             self._workers = [Worker(number, one, options, threads) for number, one in enumerate(assignments)]
-            for worker in self._workers:
-                worker.wait_until_loaded()
+            machines = [worker.wait_until_loaded() for worker in self._workers]
+            names = dict.fromkeys(name for machine in machines for name in machine)
+            self.machine = {name: together(machine.get(name) for machine in machines) for name in names}
         except BaseException:
             self.close()
             raise
@@ -110,6 +111,11 @@ class RemoteScorer:
         self._workers = []
 
 
+def together(facts: Iterable[str | None]) -> str:
+    """What machines say, each answer once."""
+    return ", ".join(sorted({fact for fact in facts if fact is not None}))
+
+
 class SharedItems:
     """Items that threads take from one iterator."""
 
@@ -155,8 +161,8 @@ class Worker:
         self._waiting: list[Any] = []
         self._send((assignment, options))
 
-    def wait_until_loaded(self) -> None:
-        """Returns when the worker has its model.
+    def wait_until_loaded(self) -> dict[str, str]:
+        """Returns, when the worker has its model, what that runs on; see `machine_of`.
 
         Raises:
             WorkerError: It has not, and will not.
@@ -164,6 +170,8 @@ class Worker:
         kind, value = self._receive()
         if kind == "error":
             raise WorkerError(value)
+        machine: dict[str, str] = value
+        return machine
 
     def run(self, items: SharedItems, found: SimpleQueue[Any]) -> None:
         """Feeds the worker until there are no more items, and hands its answers on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,22 @@ def test_a_store_is_whole_or_not_there(
     assert list(cache.iterdir()) == []
     score_corpus(model, source, tmp_path / "out", **tables)
     assert np.array_equal(scores_of(tmp_path / "out"), model.predict(TEXTS))
+
+
+def test_stores_that_nobody_has_used_for_a_month_make_way(
+    tiny: Tiny, tables: dict[str, Any], cache: Path, tmp_path: Path
+) -> None:
+    model, source = CrossEncoder(tiny("bert")), write_ids(tmp_path / "pairs.tsv", IDS[:5])
+    score_corpus(model, source, tmp_path / "first", **tables)
+    stores = {Path(json.loads(file.read_text())["source"]).name: file.parent for file in cache.glob("*/store.json")}
+    chosen = tmp_path / "chosen" / "store"
+    chosen.mkdir(parents=True)
+    (chosen / "store.json").touch()
+    for folder in (*stores.values(), chosen):
+        os.utime(folder, (0, 0))
+    tables["documents"].write_bytes(gzip.compress(gzip.decompress(tables["documents"].read_bytes()) + b"\n"))
+    score_corpus(model, source, tmp_path / "second", text_store=chosen.parent, **tables)
+    assert chosen.exists(), "a folder that somebody has chosen is theirs"
+    score_corpus(model, source, tmp_path / "third", **tables)
+    assert stores["queries.tsv"].exists(), "it was used again"
+    assert not stores["docs.jsonl.gz"].exists()

@@ -5,9 +5,13 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +21,7 @@ import torch
 from corpora import PAIRS, rows_of, write_lines, write_pairs
 
 from fastce import CrossEncoder, score_corpus
+from fastce.corpus.scorer import Advance, LocalScorer, Scorer, ScoringOptions
 
 Tiny = Callable[..., str]
 
@@ -105,5 +110,52 @@ def test_kept_times_and_numbers_in_json_lines(model: CrossEncoder, tmp_path: Pat
     assert [(line["when"], line["number"]) for line in lines] == [("2026-01-02 03:00:00.000000", "1.50")] * 2
     bytes_table = whole.set_column(2, "when", pa.array([b"a", b"b"]))
     pyarrow.parquet.write_table(bytes_table, tmp_path / "bytes.parquet")
-    with pytest.raises(ValueError, match="when has bytes, for which JSON has no word"):
+    with pytest.raises(ValueError, match="keep: when: JSON has no word for bytes; take Parquet"):
         score_corpus(model, tmp_path / "bytes.parquet", tmp_path / "other", **options)
+
+
+@pytest.mark.parametrize("output", ["out", "out.csv"])
+def test_lists_are_no_fields_of_csv_which_is_told_before_anything_is_scored(
+    model: CrossEncoder, tmp_path: Path, output: str
+) -> None:
+    rows = [{"query": "a", "document": "b", "tags": ["x"]}] * 3
+    source = write_lines(tmp_path / "pairs.jsonl", rows)
+    options: Any = {"keep": ["tags"], "output_format": "csv", "top_k": 1, "rows_per_part": 2}
+    with pytest.raises(ValueError, match="keep: tags: CSV has no room for lists or objects"):
+        score_corpus(model, source, tmp_path / output, **options)
+    assert not [file for file in tmp_path.rglob("*") if file.suffix in (".csv", ".parquet")]
+
+
+class OneThatIsLate:
+    """Scores as many windows as it is given, the first of them last."""
+
+    def __init__(self, scorer: Scorer):
+        self.scorer, self.machine = scorer, scorer.machine
+        self.most_waiting = 0
+
+    def stream(self, items: Iterator[Any], advance: Advance) -> Iterator[Any]:
+        taken = SimpleQueue[Any]()
+        Thread(target=lambda: [taken.put(item) for item in chain(items, [None])], daemon=True).start()
+        while (item := taken.get()) is not None:
+            waiting = [item]
+            with suppress(Empty):
+                while (item := taken.get(timeout=0.2)) is not None:
+                    waiting.append(item)
+            self.most_waiting = max(self.most_waiting, len(waiting))
+            for beside, task in reversed(waiting):
+                yield from self.scorer.stream(iter([(beside, task)]), advance)
+            if item is None:
+                return
+
+
+def test_what_waits_for_a_slow_worker_is_bounded(
+    model: CrossEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastce.corpus.score.WINDOW", 2)
+    monkeypatch.setattr("fastce.corpus.single_file.WINDOWS_AHEAD", 3)
+    late = OneThatIsLate(LocalScorer(model, ScoringOptions()))
+    monkeypatch.setattr("fastce.corpus.score.chosen_scorer", lambda *_: nullcontext(late))
+    score_corpus(model, write_pairs(tmp_path / "pairs.jsonl", PAIRS[:15]), tmp_path / "out.jsonl")
+    scores = [json.loads(line)["score"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert scores == model.predict(PAIRS[:15]).tolist()
+    assert late.most_waiting == 3

@@ -17,6 +17,7 @@ import pytest
 from corpora import PAIRS, files_of, manifest_of, rows_of, write_pairs
 from typer.testing import CliRunner
 
+import fastce
 from fastce import CrossEncoder, ModelOptions, score_corpus
 from fastce.cli import app
 from fastce.corpus.finish import merge
@@ -134,11 +135,14 @@ def test_workers_write_the_same_parts(tiny: Tiny, tmp_path: Path) -> None:
     assert [json.loads(line)["score"] for line in lines] == [row["score"] for row in rows_of(tmp_path / "whole")]
 
 
-def test_workers_have_a_model_that_was_changed(tiny: Tiny, tmp_path: Path) -> None:
+def test_workers_have_a_model_that_was_changed(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = fastce.__version__
+    monkeypatch.setattr(fastce, "__version__", "9.0")  # of this process, which scores nothing
     source, model = write_pairs(tmp_path / "pairs.jsonl", PAIRS[:9]), CrossEncoder(tiny("bert"))
     model.model.classifier.weight.data.mul_(2.0)
     score_corpus(model, source, tmp_path / "out", workers=2)
     assert [np.float32(row["score"]) for row in rows_of(tmp_path / "out")] == model.predict(PAIRS[:9]).tolist()
+    assert manifest_of(tmp_path / "out")["machine"]["fastce"] == version
 
 
 def test_a_worker_that_dies_ends_the_job_within_seconds(

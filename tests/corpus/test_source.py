@@ -193,3 +193,28 @@ def test_windows_have_every_row_once(
         assert window.rows.tolist() == rows
         assert (window.start, window.num_rows) == (rows[0], len(rows))
     assert windows.end == (total if first * size < total else 0)
+
+
+def test_a_column_of_texts_keeps_what_is_no_text_as_json(tmp_path: Path) -> None:
+    rows = [{"query": "a", "document": "b", "n": value} for value in ("é", None, 7, ["é", 1.5], {"x": True})]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (chunk,) = RowSource.of(str(tmp_path / "pairs.jsonl"), Fields(others=("n",))).chunks()
+    assert chunk.others.column("n").to_pylist() == ["é", None, "7", '["é", 1.5]', '{"x": true}']
+    assert chunk.bad == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fields", "are_ids"),
+    [
+        ("pairs.csv", "query,document\na,b\nc,d\n", Fields(), False),
+        ("pairs.tsv", "query\tdocument\na\tb\nc\td", Fields(), False),
+        ("pairs.csv", "a,b\nc,d", Fields(has_header=False), False),
+        ("ids.tsv", "qid\tdocid\n1\t2\n1\t3\n", Fields(known=ID_NAMES, has_header=None), True),
+        ("ids.tsv", "1\t2\n1\t3\n", Fields(known=ID_NAMES, has_header=None), True),
+        ("pairs.jsonl", '["a", "b"]\n["c", "d"]', Fields(), False),
+    ],
+)
+def test_a_header_is_no_row_to_come(tmp_path: Path, name: str, text: str, fields: Fields, are_ids: bool) -> None:
+    (tmp_path / name).write_text(text)
+    source = RowSource.of(str(tmp_path / name), fields, (are_ids, are_ids))
+    assert source.count() == len(rows_of(source)) == 2

@@ -49,9 +49,7 @@ def read_rows(rows: Iterator[Row], source: str, fields: Fields) -> Iterator[Reco
         raise columns
     place = f"{source}, line {number}"
     check_characters("\t".join(columns), place)
-    has_header = fields.has_header
-    if has_header is None:
-        has_header = all(name in columns for name in fields.pair or fields.known_pair(columns) or (None,))
+    has_header = is_header(columns, fields)
     if has_header:
         chosen = [None if name is None else columns.index(name) for name in fields.names(columns, place)]
     else:
@@ -75,6 +73,19 @@ def read_rows(rows: Iterator[Row], source: str, fields: Fields) -> Iterator[Reco
         else:
             values: list[Any] = [None if at is None else row[at] for at in chosen]
             yield Record(values, place)
+
+
+def is_header(columns: list[str], fields: Fields) -> bool:
+    """Whether the first row of a table has the names of its columns."""
+    if fields.has_header is not None:
+        return fields.has_header
+    return all(name in columns for name in fields.pair or fields.known_pair(columns) or (None,))
+
+
+def has_header_line(lines: Iterator[str], ending: str, fields: Fields) -> bool:
+    """Whether the first of a file's lines is a header."""
+    columns, _ = next(csv_rows(lines, "", ",") if ending == ".csv" else unquoted_rows(lines), ([], 0))
+    return isinstance(columns, list) and columns != [] and is_header(columns, fields)
 
 
 def csv_rows(lines: Iterator[str], source: str, delimiter: str) -> Iterator[Row]:

@@ -30,6 +30,10 @@ class Format(Protocol):
     IS_WHOLE_ONLY: bool
     """Whether a file that was not closed can't be read."""
 
+    def misfit(self, kind: pa.DataType) -> str | None:
+        """Why values of a type can't be written; None where they can."""
+        ...
+
     def open_file(self, stream: Any, schema: pa.Schema) -> Writer:
         """Begins a file of such rows."""
         ...
@@ -51,6 +55,13 @@ FORMATS: dict[str, Format] = {**PART_FORMATS, "trec": trec}
 
 ENDINGS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".trec": "trec", ".run": "trec"}
 """Endings of files to formats."""
+
+
+def check_kept(schema: pa.Schema, name: str) -> None:
+    """Raises ValueError where a format can't say what a further field has."""
+    for field in schema:
+        if problem := FORMATS[name].misfit(field.type):
+            raise ValueError(f"keep: {field.name}: {problem}")
 
 
 def format_of(path: str) -> str | None:

@@ -11,23 +11,20 @@ LABELS_IN_ONE_COLUMN = False
 IS_WHOLE_ONLY = False
 
 
+def misfit(kind: pa.DataType) -> str | None:
+    """See `Format`."""
+    return "CSV has no room for lists or objects; take Parquet or JSON lines" if pa.types.is_nested(kind) else None
+
+
 class CsvWriter:
     """A CSV file that is being written.
 
     Args:
         stream: Where to.
         schema: The columns.
-
-    Raises:
-        ValueError: A column has lists or the like, which CSV can't say.
     """
 
     def __init__(self, stream: Any, schema: pa.Schema):
-        nested = [field.name for field in schema if pa.types.is_nested(field.type)]
-        if nested:
-            raise ValueError(
-                f"CSV has no room for the lists or objects in {', '.join(nested)}; take Parquet or JSON lines"
-            )
         self._stream = stream
         self._file = csv.CSVWriter(stream, schema)
 

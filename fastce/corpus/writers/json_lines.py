@@ -12,6 +12,12 @@ LABELS_IN_ONE_COLUMN = True
 IS_WHOLE_ONLY = False
 
 
+def misfit(kind: pa.DataType) -> str | None:
+    """See `Format`."""
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return "JSON has no word for bytes; take Parquet" if is_bytes else None
+
+
 class JsonLinesWriter:
     """A file of JSON lines that is being written.
 

@@ -11,6 +11,10 @@ LABELS_IN_ONE_COLUMN = False
 IS_WHOLE_ONLY = True
 
 
+def misfit(kind: pa.DataType) -> None:
+    """See `Format`."""
+
+
 class ParquetWriter:
     """A Parquet file that is being written.
 

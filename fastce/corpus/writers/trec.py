@@ -11,6 +11,10 @@ IS_WHOLE_ONLY = True
 RUN_NAME = "fastce"
 
 
+def misfit(kind: pa.DataType) -> None:
+    """See `Format`."""
+
+
 class TrecWriter:
     """A run that is being written.
 
