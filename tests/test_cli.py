@@ -129,7 +129,7 @@ def test_bad_arguments(tiny: Tiny, tmp_path: Path) -> None:
     for arguments, message in (
         (("--in", tmp_path / "none.jsonl"), "fastce: no file"),
         (("--in", tmp_path / "pairs.xlsx"), "expected a file ending in .jsonl, .ndjson, .csv, .tsv"),
-        (("--in", "-", "--precision", "fp64"), "--precision: expected one of fp32, bf16, fp16, int8, got 'fp64'"),
+        (("--in", "-", "--precision", "fp64"), "--precision: expected one of fp32, bf16, fp16, int8, fp8, got 'fp64'"),
         (("--in", "-", "--backend", "tvm"), "backend: expected 'auto' or one of"),
     ):
         result = invoke("score", "--model", tiny("bert"), *arguments, stdin="")
@@ -248,7 +248,7 @@ def test_precisions_by_names_of_torch(tiny: Tiny, name: str, status: int) -> Non
     result = invoke("score", "--model", tiny("bert"), "--in", "-", "--precision", name, stdin='["a", "b"]\n')
     assert result.exit_code == status, result.output
     if status:
-        assert "--precision: expected one of fp32, bf16, fp16, int8, got 'float8'" in result.stderr
+        assert "--precision: expected one of fp32, bf16, fp16, int8, fp8, got 'float8'" in result.stderr
 
 
 def test_the_module_is_the_command() -> None:
