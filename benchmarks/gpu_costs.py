@@ -21,8 +21,8 @@ from transformers import BertConfig
 from triton.runtime.jit import KernelInterface
 
 from fastce.backends.reference.engine import DTYPES, converted
-from fastce.backends.triton.engine import TritonEncoder, folded_parts, stacked
-from fastce.backends.triton.linear_int8 import int8_matrix
+from fastce.backends.triton.engine import DTYPES_8BIT, TritonEncoder, folded_parts, stacked
+from fastce.backends.triton.linear_8bit import matrix_8bit
 from fastce.checkpoints.network import FAMILIES, Description, Stored
 from fastce.packing import MAX_BATCH_TOKENS, PackedBatch, Spans
 from fastce.parameters import parameters
@@ -31,7 +31,13 @@ from fastce.steps import program
 
 NOWHERE = torch.device("meta")
 
-PEAK: dict[str, float] = {"float32": 67e12, "float16": 989e12, "bfloat16": 989e12, "int8": 1979e12}
+PEAK: dict[str, float] = {
+    "float32": 67e12,
+    "float16": 989e12,
+    "bfloat16": 989e12,
+    "int8": 1979e12,
+    "float8_e4m3fn": 1979e12,
+}
 """Operations a second of an H100 SXM by its data sheet, without sparsity; float32 without tensor cores."""
 BANDWIDTH = 3.35e12
 """Its bytes a second, likewise."""
@@ -49,7 +55,7 @@ CONFIGS: dict[str, dict[str, int]] = {
 LENGTHS = (64, 128, 256)
 PRODUCTS = {"linear": 0, "mm": 0, "bmm": 0, "baddbmm": 1}
 """PyTorch's products, to which of their arguments is the left matrix."""
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "fp8")
 
 
 @dataclass
@@ -125,7 +131,7 @@ class Recorder(TorchDispatchMode):
         """Writes down a launch of Triton's."""
         tensors = [argument for argument in args if isinstance(argument, torch.Tensor)]
         operations = 0
-        if name == "linear_int8":
+        if name == "linear_8bit":
             operations = 2 * tensors[0].shape[0] * constants["COLUMNS"] * constants["DEPTH"]
         elif name == "attention_forward":
             queries, keys = constants["BLOCK_QUERIES"], constants["BLOCK_KEYS"]
@@ -165,17 +171,18 @@ def encoder_of(name: str, precision: Precision) -> TritonEncoder:
     spec, head = FAMILIES["bert"].encoder(config), FAMILIES["bert"].head(config)
     found, network = parameters(spec, head), program(spec, head)
     weights = {key: Stored(torch.empty(shape, device=NOWHERE)) for key, (shape, _) in found.items()}
-    if precision != "int8":
+    if precision not in DTYPES_8BIT:
         kept = converted(Description(spec, head, weights), DTYPES[precision], NOWHERE, own=True)
         return TritonEncoder(network, stacked(kept), NOWHERE)
-    in_int8: dict[str, Stored] = {}
+    in_8bit: dict[str, Stored] = {}
+    dtype = DTYPES_8BIT[precision]
     for key, stored in weights.items():
         part = key.rpartition(".")[0]
         if part in folded_parts(network):
-            in_int8[key] = Stored(stored.whole.bfloat16())
+            in_8bit[key] = Stored(stored.whole.bfloat16())
         else:
-            in_int8 |= int8_matrix(part, stored.whole) if found[key].role == "matrix" else {key: stored}
-    return TritonEncoder(network, stacked(in_int8), NOWHERE)
+            in_8bit |= matrix_8bit(part, stored.whole, dtype) if found[key].role == "matrix" else {key: stored}
+    return TritonEncoder(network, stacked(in_8bit), NOWHERE)
 
 
 def costs_of(name: str, precision: Precision, length: int, pairs: int) -> dict[str, Cost]:

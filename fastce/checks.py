@@ -16,6 +16,7 @@ PRECISION_OF_DTYPE: dict[str, Precision] = {
     "float16": "fp16",
     "half": "fp16",
     "qint8": "int8",
+    "float8_e4m3fn": "fp8",
 }
 """What torch calls them; int8 has one name."""
 

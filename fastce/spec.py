@@ -12,10 +12,10 @@ from typing import Literal, TypeAlias, get_args
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh"]
 Pooling = Literal["first", "last", "mean"]
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ON_CPU: dict[Precision, Precision] = {"fp32": "fp32", "bf16": "bf16", "fp16": "bf16", "int8": "int8"}
-"""What products in a precision multiply on CPUs, which have no fast float16 arithmetic."""
+"""What products in a precision multiply on CPUs, which have no fast float16 arithmetic, and no fp8 at all."""
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def test_bad_arguments(tiny: Tiny, tmp_path: Path) -> None:
     for arguments, status, message in (
         (("--in", tmp_path / "none.jsonl"), 1, "no file"),
         (("--in", tmp_path / "pairs.xlsx"), 1, f"{tmp_path}/pairs.xlsx: expected a file ending in .jsonl, .ndjson"),
-        (("--precision", "fp64"), 2, "--precision: expected one of fp32, bf16, fp16, int8, got 'fp64'"),
+        (("--precision", "fp64"), 2, "--precision: expected one of fp32, bf16, fp16, int8, fp8, got 'fp64'"),
         (("--backend", "tvm"), 2, "--backend: expected 'auto' or one of"),
         (("--rescore", "fp32"), 2, "--rescore: needs --top-k; without it"),
         (("--rescore", "fp33", "--top-k", 1), 2, "--rescore: expected one of"),
@@ -288,7 +288,7 @@ def test_precisions_by_names_of_torch(tiny: Tiny, name: str, status: int) -> Non
     result = invoke("score", "--model", tiny("bert"), "--in", "-", "--precision", name, stdin='["a", "b"]\n')
     assert result.exit_code == status, result.output
     if status:
-        assert "--precision: expected one of fp32, bf16, fp16, int8, got 'float8'" in result.stderr
+        assert "--precision: expected one of fp32, bf16, fp16, int8, fp8, got 'float8'" in result.stderr
 
 
 def test_the_module_is_the_command() -> None:

@@ -393,10 +393,10 @@ def test_number_of_threads(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unknown_precision(tiny: Tiny) -> None:
     for backend in ("auto", "reference"):
-        with pytest.raises(ValueError, match="precision: expected one of fp32, bf16, fp16, int8, got 'fp8'"):
-            CrossEncoder(tiny("bert"), backend=backend, precision="fp8")
-    with pytest.raises(ValueError, match="got 'fp8'"):
-        available_backends(precision="fp8")
+        with pytest.raises(ValueError, match="precision: expected one of fp32, bf16, fp16, int8, fp8, got 'fp4'"):
+            CrossEncoder(tiny("bert"), backend=backend, precision="fp4")
+    with pytest.raises(ValueError, match="got 'fp4'"):
+        available_backends(precision="fp4")
 
 
 def test_an_activation_with_parameters(tiny: Tiny) -> None:

@@ -187,5 +187,5 @@ def test_precisions(value: Any, precision: str) -> None:
 
 @pytest.mark.parametrize("value", ["fp64", torch.float64, None, 8])
 def test_no_precisions(value: Any) -> None:
-    with pytest.raises(ValueError, match=f"precision: expected one of fp32, bf16, fp16, int8, got {value!r}"):
+    with pytest.raises(ValueError, match=f"precision: expected one of fp32, bf16, fp16, int8, fp8, got {value!r}"):
         check_precision(value)

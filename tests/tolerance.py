@@ -43,6 +43,14 @@ INT8_NOISE = 0.08
 have 127, each rounded evenly (step / sqrt(12)), which is 0.01 a product and 0.035 for some twelve in a row; amplified
 up to twofold."""
 
+FP8_NOISE = 0.22
+"""The same in e4m3, which rounds by 2^-4 at most and 2^-5 in the root mean square: 0.11 for some twelve operands in a
+row, amplified up to twofold."""
+
+FP8_SUM = 2.0**-13
+"""What a sum of a block of products of e4m3 may be off by on GPUs, relative to the sum of their sizes: Hopper's tensor
+cores keep 14 bits of it (https://arxiv.org/abs/2412.19437, section 3.5.2)."""
+
 
 def relative_noise(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Root mean square of the error, relative to that of the expected values."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fastce.backends.base import Request
-from fastce.backends.reference.engine import compute_dtype
+from fastce.backends.reference.engine import DTYPES, compute_dtype
 from fastce.packing import PackedBatch, padded
 from fastce.threads import torch_threads
 
@@ -78,7 +78,7 @@ class TransformersBackend:
 
     def unsupported(self, request: Request) -> list[str]:
         """See `Backend`."""
-        return ["it has no int8"] if request.precision == "int8" else []
+        return [] if request.precision in DTYPES else [f"it has no {request.precision}"]
 
     def build(self, request: Request) -> TransformersEncoder:
         """See `Backend`."""

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from fastce.spec import Precision
 
-LEAST_SPEARMAN: dict[Precision, float] = {"fp32": 0.999, "bf16": 0.98, "fp16": 0.98, "int8": 0.9}
+LEAST_SPEARMAN: dict[Precision, float] = {"fp32": 0.999, "bf16": 0.98, "fp16": 0.98, "int8": 0.9, "fp8": 0.9}
 """Below this, something other than rounding is at work. How good a precision is, the report's own column shows."""
 
 LARGEST_DIFFERENCE: dict[Precision, float] = {"fp32": 1e-3}

@@ -68,7 +68,7 @@ BatchSizeOption = Annotated[
 MaxBatchTokensOption = Annotated[int, typer.Option("--max-batch-tokens", min=1, help="Tokens per batch at most.")]
 MaxLengthOption = Annotated[int | None, typer.Option("--max-length", min=1, help="Tokens of a pair at most.")]
 BackendOption = Annotated[str, typer.Option("--backend", help="A backend's name, or auto.")]
-PrecisionOption = Annotated[str, typer.Option("--precision", help="fp32, bf16, fp16 or int8.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="fp32, bf16, fp16, int8, or fp8 (newer GPUs).")]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads of a process; all by default.")
 ]

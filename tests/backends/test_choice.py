@@ -23,6 +23,7 @@ def test_backends_say_why(tiny: Tiny) -> None:
     assert "model type 'ernie' is none of bert" in available_backends(unknown)["reference"].reasons[0]
     for name in ("reference", "transformers"):
         assert available_backends(precision="int8")[name].reasons == ("it has no int8",)
+        assert available_backends(precision="fp8")[name].reasons == ("it has no fp8",)
 
 
 def test_a_model_says_what_runs_and_what_does_not(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:

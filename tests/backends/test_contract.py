@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from networks import LENGTHS, NETWORKS, Parameters, chosen, device_of, random_batch, request
-from tolerance import BF16_NOISE, FP16_NOISE, GRADIENT, INT8_NOISE, LOGITS, close_to, relative_noise
+from tolerance import BF16_NOISE, FP8_NOISE, FP16_NOISE, GRADIENT, INT8_NOISE, LOGITS, close_to, relative_noise
 
 from fastce.backends.base import BACKENDS, load_backend
 from fastce.backends.encoder import OpsEncoder
@@ -31,7 +31,7 @@ LEVELS: list[str] = _core.isa_levels()
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 OWN = ("cpp", "triton", "reference")
 """The backends that compute from a description."""
-NOISE: dict[Precision, float] = {"fp16": FP16_NOISE, "bf16": BF16_NOISE, "int8": INT8_NOISE}
+NOISE: dict[Precision, float] = {"fp16": FP16_NOISE, "bf16": BF16_NOISE, "int8": INT8_NOISE, "fp8": FP8_NOISE}
 FEW = [2, 17, 1]
 """Lengths for Triton's interpreter, which takes a thousand times as long as a GPU."""
 

@@ -112,7 +112,7 @@ def test_bad_arguments(tiny: Callable[..., str], tmp_path: Path) -> None:
     usual = {"--model": tiny("bert"), "--out": str(tmp_path / "out"), "--peers": ""}
     (tmp_path / "pairs.jsonl").write_text(json.dumps(["a", None]) + "\n")
     for name, value, message in (
-        ("--precision", "fp32,fp64", "--precision: expected one of fp32, bf16, fp16, int8, got 'fp64'"),
+        ("--precision", "fp32,fp64", "--precision: expected one of fp32, bf16, fp16, int8, fp8, got 'fp64'"),
         ("--documents", "1,0", "--documents: expected positive whole numbers"),
         ("--lengths", "normal:3", "--lengths: expected lognormal:MEAN_TOKENS"),
         ("--peers", "tensorflow", "--peers: no system 'tensorflow'"),

@@ -86,7 +86,7 @@ class CppBackend:
         Raises:
             ValueError: `FASTCE_ISA` names a level that the processor lacks.
         """
-        reasons = []
+        reasons = [] if request.precision in ON_CPU else [f"it has no {request.precision}"]
         if request.device.type != "cpu":
             reasons.append(f"it runs on the CPU, not on {request.device}")
         try:

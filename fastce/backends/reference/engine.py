@@ -77,8 +77,8 @@ class ReferenceBackend:
     def unsupported(self, request: Request) -> list[str]:
         """See `Backend`."""
         reasons = not_understood(request.network, CAN)
-        if request.precision == "int8":
-            reasons.append("it has no int8")
+        if request.precision not in DTYPES:
+            reasons.append(f"it has no {request.precision}")
         return reasons
 
     def build(self, request: Request) -> OpsEncoder:

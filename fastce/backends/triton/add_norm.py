@@ -29,9 +29,9 @@ def add_norm_forward_kernel(
     norm_bias_ptr,  # [size], or None
     stream_output_ptr,  # [rows, size]: what becomes the stream, or None
     normed_ptr,  # [rows, size]
-    values_ptr,  # [rows, size], int8: what was normed, or None
+    values_ptr,  # [rows, size], int8 or fp8: what was normed, or None
     scales_ptr,  # [rows], float32, or None
-    zeros_ptr,  # [rows], int32, or None
+    zeros_ptr,  # [rows], int32, or None, as for fp8
     total_ptr,  # [rows, size], float32, or None
     mean_ptr,  # [rows], float32, or None
     inverse_ptr,  # [rows], float32, or None
@@ -103,7 +103,7 @@ def launch_forward(
         dropout: Of x.
         keep_sum: Whether the sum becomes the stream, or else the normed sum.
         with_statistics: Whether a backward pass follows.
-        quantized: Where to leave what the next sublayer reads in int8 as well; None: nowhere.
+        quantized: Where to leave what the next sublayer reads in 8 bits as well; None: nowhere.
 
     Returns:
         The stream in its dtype, what the next sublayer reads in the dtype of x (both in the shape of the stream, and
@@ -242,11 +242,17 @@ def add_norm(
     return (result, result) if isinstance(result, torch.Tensor) else result
 
 
-def add_norm_int8(
-    x: torch.Tensor, bias: torch.Tensor | None, stream: torch.Tensor, norm: NormWeights, *, keep_sum: bool
+def add_norm_8bit(
+    x: torch.Tensor,
+    bias: torch.Tensor | None,
+    stream: torch.Tensor,
+    norm: NormWeights,
+    dtype: torch.dtype,
+    *,
+    keep_sum: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same for scoring, where what the next sublayer reads is there in int8 as well."""
-    result = empty_quantized(x.shape[0], x.shape[1], x.device)
+    """The same for scoring, where what the next sublayer reads is there in int8 or fp8 as well."""
+    result = empty_quantized(x.shape[0], x.shape[1], dtype, x.device)
     output, normed, _ = launch_forward(
         x, bias, stream, norm, NO_DROPOUT, keep_sum=keep_sum, with_statistics=False, quantized=result
     )

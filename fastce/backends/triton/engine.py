@@ -18,6 +18,7 @@ from fastce.checkpoints.network import Description, Stored
 from fastce.features import features_of
 from fastce.packing import PackedBatch
 from fastce.parameters import parameters
+from fastce.spec import Precision
 from fastce.steps import Attend, Program, is_foldable, program
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ there are."""
 CAPABILITY = (8, 0)
 """The oldest compute capability (Ampere's): the kernels are compiled and looked at for it and for Hopper's."""
 
+DTYPES_8BIT: dict[Precision, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+
+FP8_CAPABILITY = (8, 9)
+"""The oldest compute capability that multiplies fp8 (Ada's, then Hopper's)."""
+
 STACKED = (("query", "key", "value"), ("gate", "up"))
 """Matrices that read the same: what lies in one tensor is one product."""
 
@@ -72,7 +78,7 @@ class TritonEncoder(OpsEncoder):
         remarks: Sequence[str] = (),
     ):
         from fastce.backends.triton import ops
-        from fastce.backends.triton.linear_int8 import TritonWeights
+        from fastce.backends.triton.linear_8bit import TritonWeights
 
         super().__init__(ops, program, stored, device, module)
         self.weights = TritonWeights(stored)
@@ -119,10 +125,10 @@ class FoldedForward(Forward):
 
     def _context(self, step: Attend, x: torch.Tensor) -> torch.Tensor:
         from fastce.backends.triton.folded import attend_folded
-        from fastce.backends.triton.linear_int8 import Int8Linear
+        from fastce.backends.triton.linear_8bit import Linear8Bit
 
         query, key, value = (self.weights.linear(f"{step.name}.{part}") for part in ("query", "key", "value"))
-        if not step.pooled or not is_foldable(step.attention) or isinstance(key, Int8Linear):
+        if not step.pooled or not is_foldable(step.attention) or isinstance(key, Linear8Bit):
             return super()._context(step, x)
         pooled = self.ops.linear(self.ops.pool(x, self.spans, self.program.head.pooling), query)
         heads = pooled.unflatten(-1, (-1, step.attention.head_dim))  # [num_pairs, heads, head_dim]
@@ -130,7 +136,7 @@ class FoldedForward(Forward):
 
 
 def folded_parts(network: Program) -> tuple[str, ...]:
-    """Names of the layers whose keys and values are never formed in int8: no other layer has their weights."""
+    """Names of the layers whose keys and values are never formed in 8 bits: no other layer has their weights."""
     names = [step.name for step in network.steps if isinstance(step, Attend)]
     return tuple(
         f"{step.name}.{part}"
@@ -154,7 +160,7 @@ def stacked(weights: Mapping[str, Stored]) -> Mapping[str, Stored]:
                 names = [name, *(f"{prefix}{other}.{kind}" for other in others)]
                 tensors = [weights[part].tensor for part in names if part in weights]
                 if len({tensor.dtype for tensor in tensors}) > 1 or len(tensors) < len(names):
-                    continue  # one is in int8, others are not
+                    continue  # one is in 8 bits, others are not
                 whole, end = torch.cat(tensors), 0
                 for part, tensor in zip(names, tensors, strict=True):
                     result[part] = Stored(whole, slice(end, end + len(tensor)))
@@ -162,12 +168,17 @@ def stacked(weights: Mapping[str, Stored]) -> Mapping[str, Stored]:
     return result
 
 
-def int8_weights(description: Description, network: Program) -> tuple[dict[str, Stored], Sequence[str]]:
-    """The layers' matrices in int8 but for those that are folded in bfloat16, all else in float32, and remarks."""
-    from fastce.backends.triton.linear_int8 import int8_matrix
+def weights_8bit(
+    description: Description, network: Program, dtype: torch.dtype
+) -> tuple[dict[str, Stored], Sequence[str]]:
+    """The layers' matrices in 8 bits but for those that are folded in bfloat16, all else in float32, and remarks."""
+    from fastce.backends.triton.linear_8bit import matrix_8bit
 
     arrays = {name: stored.tensor.detach().float().cpu().numpy() for name, stored in description.weights.items()}
-    arrays, places = smoothed(network, arrays)
+    remarks: Sequence[str] = ()
+    if dtype == torch.int8:  # the steps of fp8 are as fine for a channel as that is small
+        arrays, places = smoothed(network, arrays)
+        remarks = (f"outliers smoothed in {places} places",) if places else ()
     roles, folded = parameters(description.encoder, description.head), folded_parts(network)
     weights: dict[str, Stored] = {}
     for name, array in arrays.items():
@@ -175,10 +186,10 @@ def int8_weights(description: Description, network: Program) -> tuple[dict[str, 
         if part in folded:
             weights[name] = Stored(tensor.bfloat16())
         elif roles[name].role == "matrix":
-            weights |= int8_matrix(part, tensor)
+            weights |= matrix_8bit(part, tensor, dtype)
         else:
             weights[name] = Stored(tensor)
-    return weights, (f"outliers smoothed in {places} places",) if places else ()
+    return weights, remarks
 
 
 def on_device(weights: Mapping[str, Stored], device: torch.device) -> dict[str, Stored]:
@@ -221,9 +232,22 @@ def objections_to(device: torch.device, *, named: bool) -> list[str]:
         return ["it is made for NVIDIA's GPUs"]
     capability = torch.cuda.get_device_capability(device)
     if capability < CAPABILITY:
-        needed, found = (".".join(map(str, version)) for version in (CAPABILITY, capability))
-        return [f"it needs a GPU of compute capability {needed}, and {device} has {found}"]
+        return [f"it needs a GPU of compute capability {written(CAPABILITY)}, and {device} has {written(capability)}"]
     return []
+
+
+def objections_to_fp8(device: torch.device) -> list[str]:
+    """What is against fp8 on a device, where it is not that of interpreted kernels."""
+    needs = f"fp8 needs a GPU of compute capability {written(FP8_CAPABILITY)}"
+    if device.type == "cuda" and torch.cuda.is_available():
+        found = torch.cuda.get_device_capability(device)
+        return [] if found >= FP8_CAPABILITY else [f"{needs}, and {device} has {written(found)}"]
+    return [] if installed() and device.type == "cpu" and interpreting() else [f"{needs} or newer"]
+
+
+def written(version: tuple[int, int]) -> str:
+    """A compute capability as it is written."""
+    return ".".join(map(str, version))
 
 
 class TritonBackend:
@@ -234,6 +258,8 @@ class TritonBackend:
     def unsupported(self, request: Request) -> list[str]:
         """See `Backend`."""
         reasons = objections_to(request.device, named=request.named)
+        if request.precision == "fp8":
+            reasons += objections_to_fp8(request.device)
         reasons += not_understood(request.network, CAN)
         if request.network is None or isinstance(request.network.understood, str):
             return reasons
@@ -248,9 +274,9 @@ class TritonBackend:
         assert request.network is not None
         description, device = request.network.description, request.device
         network = program(description.encoder, description.head)
-        if request.precision == "int8":
-            in_int8, remarks = int8_weights(description, network)
-            return TritonEncoder(network, stacked(on_device(in_int8, device)), device, remarks=remarks)
+        if request.precision in DTYPES_8BIT:
+            found, remarks = weights_8bit(description, network, DTYPES_8BIT[request.precision])
+            return TritonEncoder(network, stacked(on_device(found, device)), device, remarks=remarks)
         weights = converted(description, DTYPES[request.precision], device, own=True)
         return TritonEncoder(network, stacked(weights), device)
 

@@ -13,10 +13,10 @@ from fastce.backends.triton import activation as activation_kernels
 from fastce.backends.triton import add_norm as add_norm_kernels
 from fastce.backends.triton import dropout as dropout_kernels
 from fastce.backends.triton import embed as embed_kernels
-from fastce.backends.triton.add_norm import add_norm_int8, normalize
+from fastce.backends.triton.add_norm import add_norm_8bit, normalize
 from fastce.backends.triton.attention import attend
 from fastce.backends.triton.dropout import draw, dropout
-from fastce.backends.triton.linear_int8 import Int8Linear
+from fastce.backends.triton.linear_8bit import Linear8Bit
 from fastce.backends.triton.pool import mean_rows
 from fastce.backends.triton.relative import NO_DISTANCES, by_distance
 from fastce.backends.triton.rotary import rotate
@@ -52,7 +52,7 @@ def embed(
 
 def activated(x: torch.Tensor, linear: Linear, activation: Activation) -> torch.Tensor:
     """See `Ops`."""
-    if isinstance(linear, Int8Linear):
+    if isinstance(linear, Linear8Bit):
         return linear.activated(x, activation)
     return activation_kernels.activate_biased(activation, linear.product(x), bias_of(linear))
 
@@ -74,8 +74,9 @@ def add_norm(
     """See `Ops`. The stream keeps its dtype, what the next sublayer reads is in that of the product."""
     if norm is None:
         return reference.add_norm(x, linear, stream, norm, keep, dropout)
-    if isinstance(linear, Int8Linear):
-        return add_norm_int8(linear.product(x), bias_of(linear), stream, norm, keep_sum=keep == "sum")
+    if isinstance(linear, Linear8Bit):
+        product, dtype = linear.product(x), linear.weight.whole.dtype
+        return add_norm_8bit(product, bias_of(linear), stream, norm, dtype, keep_sum=keep == "sum")
     return add_norm_kernels.add_norm(
         linear.product(x), bias_of(linear), stream, norm, draw(dropout), keep_sum=keep == "sum"
     )

@@ -84,7 +84,9 @@ class Entry:
 
 SYSTEMS: dict[str, Entry] = {
     "fastce": Entry(
-        "fastce.bench.systems.fastce:Fastce", ("fp32", "bf16", "fp16", "int8"), on_gpus=("fp32", "bf16", "fp16", "int8")
+        "fastce.bench.systems.fastce:Fastce",
+        ("fp32", "bf16", "fp16", "int8"),
+        on_gpus=("fp32", "bf16", "fp16", "int8", "fp8"),
     ),
     "transformers": Entry("fastce.bench.systems.transformers:Transformers", ("fp32",), on_gpus=("fp32",)),
     "sentence-transformers": Entry(

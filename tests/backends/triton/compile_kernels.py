@@ -35,7 +35,7 @@ from fastce.backends.triton import (
     dropout,
     embed,
     folded,
-    linear_int8,
+    linear_8bit,
     pool,
     quantize,
     rotary,
@@ -73,11 +73,11 @@ ROWS_OF_PRODUCTS = {
     "key_value_gradient_kernel": "BLOCK_KEYS",
     "folded_scores_kernel": "BLOCK_HEADS",
     "folded_context_kernel": "BLOCK_HEADS",
-    "linear_int8_kernel": "BLOCK_ROWS",
+    "linear_8bit_kernel": "BLOCK_ROWS",
 }
 BATCHES = [[100, 90, 80], [65], [128] * 16, [66, *[1] * 7]]
 """Of one tile, and else of nothing in common."""
-LEVELS = ("sm_80", "sm_90")
+LEVELS = ("sm_80", "sm_89", "sm_90")
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 DROPOUT = Dropout(1 << 40, 0.1)
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -225,23 +225,31 @@ def other_cases() -> Iterator[tuple[str, Case]]:
     yield "dropout bf16 3072", lambda: dropout.launch_dropout(up, DROPOUT)
 
 
-def int8_cases() -> Iterator[tuple[str, Case]]:
-    """Every tile of the products, and rows as int8."""
-    weight, scales, sums = (
-        torch.empty(1536, 384, dtype=torch.int8),
-        torch.empty(1536),
-        torch.empty(1536, dtype=torch.int32),
-    )
-    for cut, rows in zip(linear_int8.TILES, (4096, 256, 16), strict=True):
-        x = quantize.empty_quantized(rows, 384, weight.device)
-        assert linear_int8.tiles_of(rows, len(weight)) == cut
+def cases_8bit(name: str, dtype: torch.dtype) -> Iterator[tuple[str, Case]]:
+    """Every tile of the products, and rows in 8 bits."""
+    weight, scales = torch.empty(1536, 384, dtype=dtype), torch.empty(1536)
+    sums = torch.empty(1536, dtype=torch.int32) if dtype == torch.int8 else None
+    for cut, rows in zip(linear_8bit.TILES, (4096, 256, 16), strict=True):
+        if linear_8bit.tiles_of(rows, len(weight), dtype) != cut:
+            continue  # not of fp8
+        x = quantize.empty_quantized(rows, 384, dtype, weight.device)
         arguments = x, weight, scales, sums, scales, "gelu", torch.bfloat16
-        yield f"int8 product {cut.rows}x{cut.columns}", partial(linear_int8.launch_linear_int8, *arguments)
+        yield f"{name} product {cut.rows}x{cut.columns}", partial(linear_8bit.launch_linear_8bit, *arguments)
     rows = torch.empty(300, 3072, dtype=torch.bfloat16)
-    yield "rows as int8 bf16 3072", lambda: quantize.quantize(rows)
+    yield f"rows as {name} bf16 3072", lambda: quantize.quantize(rows, dtype)
     x, stream = torch.empty(300, 384, dtype=torch.bfloat16), torch.empty(300, 384)
     norm = NormWeights(LayerNorm(1e-12), stream[0], stream[1])
-    yield "add and norm int8 384", lambda: add_norm.add_norm_int8(x, stream[0], stream, norm, keep_sum=False)
+    yield f"add and norm {name} 384", lambda: add_norm.add_norm_8bit(x, stream[0], stream, norm, dtype, keep_sum=False)
+
+
+def cases_for(capability: int) -> Iterator[tuple[str, Case]]:
+    """What runs on GPUs of a compute capability: of Ada's fp8 alone, all else is there as on Ampere's."""
+    if capability != 89:
+        yield from attention_cases()
+        yield from other_cases()
+        yield from cases_8bit("int8", torch.int8)
+    if capability >= 89:
+        yield from cases_8bit("fp8", torch.float8_e4m3fn)
 
 
 class AbsentGpu:
@@ -267,7 +275,8 @@ def figures(kernel: Any, constants: dict[str, Any], dtype: torch.dtype) -> dict[
         file.flush()
         usage = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
     numbers = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
-    multiplies = [name for name in ("wgmma", "mma") if f"{name}." in kernel.asm["ptx"]]
+    operand = "e4m3" if dtype == torch.float8_e4m3fn else ""
+    multiplies = [name for name in ("wgmma", "mma") if re.search(rf"\b{name}\.\S*{operand}", kernel.asm["ptx"])]
     rows = constants.get(ROWS_OF_PRODUCTS.get(kernel.metadata.name, ""))
     return {
         "dtype": str(dtype).removeprefix("torch."),
@@ -298,7 +307,7 @@ def compile_all(capability: int) -> Iterator[tuple[str, dict[str, Any]]]:
     driver.set_active(AbsentGpu(capability))
     compiled: list[tuple[str, dict[str, Any]]] = []
     compile_only(lambda kernel, *others: compiled.append((kernel.metadata.name, figures(kernel, *others))))
-    for name, case in (*attention_cases(), *other_cases(), *int8_cases()):
+    for name, case in cases_for(capability):
         compiled.clear()
         case()
         yield from ((f"{name}: {kernel}", found) for kernel, found in compiled)

@@ -30,7 +30,7 @@ def compiled(compilation: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_kernels_compile_within_their_limits(compiled: dict[str, Any], level: str) -> None:
-    assert len(compiled[level]) > 40
+    assert len(compiled[level]) >= (40 if level != "sm_89" else 4)
     for name, found in compiled[level].items():
         assert found["spilled bytes"] == 0, name
         assert found["shared bytes"] <= MOST_SHARED, name
@@ -39,7 +39,7 @@ def test_kernels_compile_within_their_limits(compiled: dict[str, Any], level: st
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_products_are_on_tensor_cores(compiled: dict[str, Any], level: str) -> None:
-    """But for float32: there TF32 would break the promise of its precision."""
+    """But for float32: there TF32 would break the promise of its precision. Of fp8, they multiply e4m3."""
     for name, found in compiled[level].items():
         rows, expected = found["rows of products"], None
         if rows is not None and found["dtype"] != "float32":

@@ -41,7 +41,7 @@ def test_operations_are_those_of_the_network(name: str) -> None:
 
 
 def test_int8_moves_half_the_bytes_of_products() -> None:
-    products = costs_of("MiniLM-L6", "int8", 128, 16)["linear_int8"]
+    products = costs_of("MiniLM-L6", "int8", 128, 16)["linear_8bit"]
     assert products.launches == 6 * 4
     half = costs_of("MiniLM-L6", "fp16", 128, 16)["torch linear"]
     assert products.moved < half.moved
@@ -61,4 +61,4 @@ def test_a_launch_takes_as_long_as_its_slower_half() -> None:
 def test_the_table_names_every_kernel() -> None:
     text = "\n".join(lines("MiniLM-L6", "int8", LENGTHS[0]))
     assert "256 pairs of 64 tokens" in text
-    assert all(kernel in text for kernel in ("linear_int8", "quantize", "attention_forward", "pairs/s predicted"))
+    assert all(kernel in text for kernel in ("linear_8bit", "quantize", "attention_forward", "pairs/s predicted"))

@@ -12,7 +12,7 @@ import torch
 from kernel_check import DEVICE
 from networks import Parameters, network, request
 from tiny_models import CONFIGS, PAIRS
-from tolerance import AMP_NOISE, FP16_NOISE, INT8_NOISE, LOGITS, TRAINED_WEIGHTS, close_to, relative_noise
+from tolerance import AMP_NOISE, FP8_NOISE, FP16_NOISE, INT8_NOISE, LOGITS, TRAINED_WEIGHTS, close_to, relative_noise
 from training_runs import SGD, examples
 
 from fastce import CrossEncoder, available_backends
@@ -36,7 +36,7 @@ def test_scores_of_every_family(tiny: Tiny, family: str) -> None:
     assert close_to(scores(model), scores(CrossEncoder(tiny(family), backend="reference")), LOGITS)
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp16", FP16_NOISE), ("int8", INT8_NOISE)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp16", FP16_NOISE), ("int8", INT8_NOISE), ("fp8", FP8_NOISE)])
 def test_scores_in_lower_precision(tiny: Tiny, precision: str, tolerance: float) -> None:
     model = CrossEncoder(tiny("bert"), backend="triton", precision=precision, device=DEVICE)
     assert model.backend == "triton"
@@ -133,6 +133,22 @@ def test_an_older_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     (reason,) = available_backends(device="cuda:1")["triton"].reasons
     assert reason == "it needs a GPU of compute capability 8.0, and cuda:1 has 7.5"
+
+
+def test_fp8_needs_a_gpu_that_multiplies_it(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastce.backends.triton import engine
+
+    monkeypatch.setattr(engine, "interpreting", lambda: False)
+    with pytest.raises(ValueError, match=r"in fp8 on cpu.* cpp: it has no fp8.* fp8 needs a GPU of compute capability"):
+        CrossEncoder(tiny("bert"), precision="fp8", device="cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for capability, reasons in {
+        (8, 6): ("fp8 needs a GPU of compute capability 8.9, and cuda has 8.6",),
+        (8, 9): (),
+        (9, 0): (),
+    }.items():
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert available_backends(precision="fp8", device="cuda")["triton"].reasons == reasons
 
 
 def test_matrices_that_read_the_same_are_one_product(tiny: Tiny) -> None:

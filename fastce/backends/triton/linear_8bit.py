@@ -1,4 +1,7 @@
-"""Linear layers in int8: weights with a scale an output channel, activations with a scale and a zero point a token."""
+"""Linear layers in 8 bits: weights with a scale an output channel, activations with a scale a token.
+
+In int8 activations have a zero point besides; fp8 is float8_e4m3fn, for GPUs that multiply it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from fastce.backends.weights import Linear, Weights, join
 from fastce.checkpoints.network import Stored
 from fastce.spec import Activation
 
-# Reference: the CPU engine's int8 products, and fastce.backends.reference.ops.activated.
+# Reference: fastce.backends.reference.ops.activated of what the numbers stand for.
 
 
 class Tiles(NamedTuple):
@@ -45,13 +48,13 @@ PROGRAMS = 132
 
 
 @triton.jit(do_not_specialize=["rows"])
-def linear_int8_kernel(
-    values_ptr,  # [rows, depth], int8
+def linear_8bit_kernel(
+    values_ptr,  # [rows, depth], int8 or fp8
     scales_ptr,  # [rows], float32
-    zeros_ptr,  # [rows], int32
-    weight_ptr,  # [columns, depth], int8
+    zeros_ptr,  # [rows], int32, or None for fp8
+    weight_ptr,  # [columns, depth], as the values
     weight_scales_ptr,  # [columns], float32
-    weight_sums_ptr,  # [columns], int32: of the weights of a row
+    weight_sums_ptr,  # [columns], int32: of the weights of a row; or None for fp8
     bias_ptr,  # [columns], float32, or None
     output_ptr,  # [rows, columns]
     rows,
@@ -67,18 +70,23 @@ def linear_int8_kernel(
     column = tl.program_id(0) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)  # [N]
     in_rows, in_columns = row < rows, column < COLUMNS  # [M], [N]
     long_row = row.to(tl.int64)
-    total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), dtype=tl.int32)  # [M, N]
+    total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), dtype=tl.float32 if zeros_ptr is None else tl.int32)  # [M, N]
     for first in range(0, DEPTH, BLOCK_DEPTH):
         place = first + tl.arange(0, BLOCK_DEPTH)  # [K]
         inside = place[None, :] < DEPTH  # [1, K]
-        x = tl.load(values_ptr + long_row[:, None] * DEPTH + place[None, :], mask=in_rows[:, None] & inside, other=0)
-        w = tl.load(weight_ptr + column[:, None] * DEPTH + place[None, :], mask=in_columns[:, None] & inside, other=0)
-        total = tl.dot(x, tl.trans(w), acc=total, out_dtype=tl.int32)  # [M, K] @ [K, N]
-    zero = tl.load(zeros_ptr + row, mask=in_rows, other=0)  # [M]
-    weight_sum = tl.load(weight_sums_ptr + column, mask=in_columns, other=0)  # [N]
+        x = tl.load(values_ptr + long_row[:, None] * DEPTH + place[None, :], mask=in_rows[:, None] & inside, other=0.0)
+        w = tl.load(weight_ptr + column[:, None] * DEPTH + place[None, :], mask=in_columns[:, None] & inside, other=0.0)
+        if zeros_ptr is None:  # Hopper's tensor cores keep 14 bits of a sum, so only a block is added there
+            total = tl.dot(x, tl.trans(w), acc=total, max_num_imprecise_acc=BLOCK_DEPTH)  # [M, K] @ [K, N]
+        else:
+            total = tl.dot(x, tl.trans(w), acc=total, out_dtype=tl.int32)  # [M, K] @ [K, N]
+    if zeros_ptr is not None:
+        zero = tl.load(zeros_ptr + row, mask=in_rows, other=0)  # [M]
+        weight_sum = tl.load(weight_sums_ptr + column, mask=in_columns, other=0)  # [N]
+        total -= zero[:, None] * weight_sum[None, :]
     scale = tl.load(scales_ptr + row, mask=in_rows, other=0.0)  # [M]
     weight_scale = tl.load(weight_scales_ptr + column, mask=in_columns, other=0.0)  # [N]
-    y = (total - zero[:, None] * weight_sum[None, :]).to(tl.float32) * (scale[:, None] * weight_scale[None, :])
+    y = total.to(tl.float32) * (scale[:, None] * weight_scale[None, :])  # [M, N]
     if bias_ptr is not None:
         y += tl.load(bias_ptr + column, mask=in_columns, other=0.0)[None, :]
     if ACTIVATION is not None:
@@ -87,19 +95,22 @@ def linear_int8_kernel(
     tl.store(output, y, mask=in_rows[:, None] & in_columns[None, :])
 
 
-def tiles_of(rows: int, columns: int) -> Tiles:
-    """The largest tiles that there are enough of; the smallest where there never are."""
+def tiles_of(rows: int, columns: int, dtype: torch.dtype) -> Tiles:
+    """The largest tiles that there are enough of; the smallest where there never are.
+
+    Of fp8 none has fewer than 64 rows: with these Hopper's tensor cores would multiply it as float16.
+    """
     for cut in TILES[:-1]:
         if triton.cdiv(rows, cut.rows) * triton.cdiv(columns, cut.columns) >= PROGRAMS:
             return cut
-    return TILES[-1] if rows <= TILES[-1].rows else TILES[-2]
+    return TILES[-1] if rows <= TILES[-1].rows and dtype == torch.int8 else TILES[-2]
 
 
-def launch_linear_int8(
+def launch_linear_8bit(
     x: Quantized,
     weight: torch.Tensor,
     scales: torch.Tensor,
-    sums: torch.Tensor,
+    sums: torch.Tensor | None,
     bias: torch.Tensor | None,
     activation: Activation | None,
     dtype: torch.dtype,
@@ -108,17 +119,17 @@ def launch_linear_int8(
 
     Args:
         x: `[rows, depth]`.
-        weight: int8 `[columns, depth]`.
+        weight: `[columns, depth]`, in the dtype of x.
         scales: Of the weight's rows, float32 `[columns]`.
-        sums: Of the weight's rows, int32 `[columns]`.
+        sums: Of the weight's rows, int32 `[columns]`; None for fp8.
         bias: float32 `[columns]`, or None.
         activation: The activation, or None.
         dtype: Of the result.
     """
     (rows, depth), columns = x.values.shape, len(weight)
     output = torch.empty(rows, columns, dtype=dtype, device=weight.device)
-    cut = tiles_of(rows, columns)
-    linear_int8_kernel[triton.cdiv(columns, cut.columns), triton.cdiv(rows, cut.rows)](
+    cut = tiles_of(rows, columns, weight.dtype)
+    linear_8bit_kernel[triton.cdiv(columns, cut.columns), triton.cdiv(rows, cut.rows)](
         *x,
         weight,
         scales,
@@ -139,16 +150,16 @@ def launch_linear_int8(
 
 
 @dataclass(frozen=True)
-class Int8Linear(Linear):
-    """A linear layer in int8, whose results are in bfloat16 as those of the CPU engine are inside attention.
+class Linear8Bit(Linear):
+    """A linear layer in 8 bits, whose results are in bfloat16 as those of the CPU engine are inside attention.
 
     Attributes:
         scales: Of the weight's rows.
-        sums: Of the weight's rows.
+        sums: Of the weight's rows; None for fp8.
     """
 
     scales: Stored
-    sums: Stored
+    sums: Stored | None
 
     def _product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         return self._run(x, bias, None)
@@ -157,35 +168,40 @@ class Int8Linear(Linear):
         """The activation of the layer, in the same pass."""
         return self._run(x, None if self.bias is None else self.bias.tensor, activation)
 
-    def beside(self, others: Sequence[Linear]) -> Int8Linear | None:
+    def beside(self, others: Sequence[Linear]) -> Linear8Bit | None:
         """See `Linear`."""
-        whole = super().beside(others)
-        scales, sums = (join([getattr(part, name) for part in (self, *others)]) for name in ("scales", "sums"))
-        if whole is None or scales is None or sums is None:
+        whole, parts = super().beside(others), [part for part in (self, *others) if isinstance(part, Linear8Bit)]
+        scales, of_sums = join([part.scales for part in parts]), [part.sums for part in parts if part.sums is not None]
+        sums = join(of_sums) if of_sums else None
+        if whole is None or scales is None or (sums is None and of_sums):
             return None
-        return Int8Linear(whole.weight, whole.bias, scales, sums)
+        return Linear8Bit(whole.weight, whole.bias, scales, sums)
 
     def _run(self, x: torch.Tensor, bias: torch.Tensor | None, activation: Activation | None) -> torch.Tensor:
-        tensors = self.weight.tensor, self.scales.tensor, self.sums.tensor
-        return launch_linear_int8(quantize(x), *tensors, bias, activation, torch.bfloat16)
+        weight, sums = self.weight.tensor, None if self.sums is None else self.sums.tensor
+        rows = quantize(x, weight.dtype)
+        return launch_linear_8bit(rows, weight, self.scales.tensor, sums, bias, activation, torch.bfloat16)
 
 
 class TritonWeights(Weights):
-    """Parameters by name, matrices perhaps in int8."""
+    """Parameters by name, matrices perhaps in 8 bits."""
 
     def linear(self, name: str) -> Linear:
         """A linear layer."""
-        plain = super().linear(name)
-        if plain.weight.whole.dtype != torch.int8:
+        plain, scales = super().linear(name), self.stored.get(f"{name}.scales")
+        if scales is None:
             return plain
-        return Int8Linear(plain.weight, plain.bias, self.stored[f"{name}.scales"], self.stored[f"{name}.sums"])
+        return Linear8Bit(plain.weight, plain.bias, scales, self.stored.get(f"{name}.sums"))
 
 
-def int8_matrix(name: str, weight: torch.Tensor) -> Mapping[str, Stored]:
+def matrix_8bit(name: str, weight: torch.Tensor, dtype: torch.dtype) -> Mapping[str, Stored]:
     """A matrix `[out_features, in_features]` as a layer of this name has it: symmetric, a scale a row."""
-    largest = weight.abs().amax(1)
-    inverse = torch.where(largest > 0, 127.0 / largest, 0.0)
-    values = (weight * inverse.unsqueeze(1)).round().to(torch.int8)
-    sums = values.sum(1, dtype=torch.int32)
-    parts = {"weight": values, "scales": largest / 127.0, "sums": sums}
+    largest, most = weight.abs().amax(1), torch.finfo(dtype).max if dtype.is_floating_point else 127.0
+    inverse = torch.where(largest > 0, most / largest, 0.0)
+    scaled = (weight * inverse.unsqueeze(1)).clamp(-most, most)
+    parts = {"scales": largest / most}
+    if dtype == torch.int8:
+        scaled = scaled.round()
+        parts["sums"] = scaled.sum(1).to(torch.int32)
+    parts["weight"] = scaled.to(dtype)
     return {f"{name}.{part}": Stored(tensor) for part, tensor in parts.items()}
