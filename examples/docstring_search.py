@@ -53,7 +53,7 @@ QUESTIONS = (
 )
 
 MAX_LENGTH = 96  # tokens of a pair
-TRAINING_QUERIES = 2000
+TRAINING_QUERIES = 1800
 NEGATIVES = 2  # wrong documents beside each right one
 GROUP = 1 + NEGATIVES
 BATCH_SIZE = 8 * GROUP
@@ -61,6 +61,7 @@ LEARNING_RATE = 1e-4
 HELD_OUT_SHARE = 0.2  # of the source files
 HELD_OUT_QUERIES = 300
 CANDIDATES = 20  # documents that BM25 hands on for a summary
+BM25_WEIGHT = 0.3  # where both scores are added
 QUESTION_CANDIDATES = 50  # and for a question, which shares fewer words with its answer
 ANSWERS = 3
 TIMED_PAIRS = 256
@@ -150,7 +151,7 @@ def reciprocal_rank(ranking: Sequence[int], relevant: int, depth: int = 10) -> f
 
 
 def measure(model: CrossEncoder, docstrings: Sequence[Docstring], queries: Sequence[Docstring]) -> dict[str, float]:
-    """Measures MRR@10, searching all documents for some summaries: BM25 alone, and the model on top of it."""
+    """Measures MRR@10, searching all documents for some summaries: BM25 alone, the model on top of it, both."""
     index = BM25([docstring.document for docstring in docstrings])
     position_of = {docstring: position for position, docstring in enumerate(docstrings)}
     relevant = [position_of[query] for query in queries]
@@ -160,20 +161,28 @@ def measure(model: CrossEncoder, docstrings: Sequence[Docstring], queries: Seque
         for query, positions in zip(queries, candidates, strict=True)
         for position in positions
     ]
-    scores = np.split(
-        model.predict(pairs, show_progress_bar=True), np.cumsum([len(found) for found in candidates])[:-1]
-    )
+    logits = model.predict(pairs, activation_fn="identity", show_progress_bar=True)
+    own = np.split(logits, np.cumsum([len(found) for found in candidates])[:-1])
+    words = [index.scores(query.summary)[found] for query, found in zip(queries, candidates, strict=True)]
     rankings = {
         "BM25 alone": candidates,
         "BM25, then the cross-encoder": [
-            [found[place] for place in np.argsort(-own, kind="stable")]
-            for found, own in zip(candidates, scores, strict=True)
+            in_order(found, scores) for found, scores in zip(candidates, own, strict=True)
+        ],
+        f"its score and {BM25_WEIGHT} of BM25's": [
+            in_order(found, scores + BM25_WEIGHT * shared)
+            for found, scores, shared in zip(candidates, own, words, strict=True)
         ],
         "(the best order there is)": [
             sorted(found, key=right.__ne__) for found, right in zip(candidates, relevant, strict=True)
         ],
     }
     return {name: sum(map(reciprocal_rank, ranking, relevant)) / len(queries) for name, ranking in rankings.items()}
+
+
+def in_order(documents: Sequence[int], scores: np.ndarray) -> list[int]:
+    """Documents by their scores, best first."""
+    return [documents[place] for place in np.argsort(-scores, kind="stable")]
 
 
 # 5. Speed --------------------
