@@ -273,7 +273,12 @@ def middle(rounds: list[Figures], name: str) -> float:
 
 def table(found: dict[str, Any]) -> str:
     """The figures as Markdown."""
+    machine = found["machine"]
     lines = [
+        f"Requests of {DOCUMENTS} documents of about 100 tokens, {SHAPE} with random weights, {machine['cores']} cores "
+        f"of {machine['cpu']} (family {machine['family']}, model {machine['model']}). The last rows are `predict` by "
+        "itself, called with one request's pairs after the other's.",
+        "",
         "| system | clients | requests/s | p50 s | p95 s | p99 s | load's share of the CPUs |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]

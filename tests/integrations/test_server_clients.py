@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,6 +83,14 @@ def test_the_cohere_sdk_understands_refusals(address: str) -> None:
     with pytest.raises(cohere.NotFoundError) as unknown:
         cohere.ClientV2(KEY, base_url=address).rerank(query=QUERY, documents=TEXTS, model="rerank-v2")
     assert "'rerank-v2' is not served here" in unknown.value.body["message"]
+
+
+def test_the_documentation(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("cohere")
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code.replace("http://127.0.0.1:8080", address), {})
+    assert len(ast.literal_eval(capsys.readouterr().out)) == 2
 
 
 def haystack_documents() -> list[Any]:
