@@ -68,8 +68,8 @@ def export_onnx(model: CrossEncoder | ModelOptions | str, folder: str | Path) ->
     loaded = load(model)
     if isinstance(loaded.model, ModuleChain):
         raise ValueError(
-            f"{loaded.config._name_or_path}: is a chain of modules, of which an ONNX file of a model's folder has the "
-            "first alone; fastce exports models for sequence classification"
+            f"{loaded.config._name_or_path}: is a chain of modules, and {FILE} counts as the first of them alone; "
+            "models for sequence classification can be exported"
         )
     target = Path(folder)
     if target.suffix == ".onnx" or target.is_file():
@@ -81,7 +81,8 @@ def export_onnx(model: CrossEncoder | ModelOptions | str, folder: str | Path) ->
     write_graph(module, dict(features(loaded, SAMPLES[:2])), file)
     found = difference(loaded, file)
     if not found <= TOLERANCE:
-        file.unlink()
+        for part in file.parent.glob(f"{file.name}*"):
+            part.unlink()
         raise RuntimeError(f"{file}: its logits differ by {found:.1e} from those of fastce, and it was deleted")
     return found
 
