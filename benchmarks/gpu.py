@@ -13,13 +13,15 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
 
 import torch
 import typer
-from gpu_costs import bytes_of
+from gpu_costs import bytes_of, recorded
 from random_model import write_random_model
 
 from fastce import CrossEncoder
@@ -81,43 +83,59 @@ def texts_of(length: int, count: int) -> list[tuple[str, str]]:
     return list(zip(texts[:count], texts[count:], strict=True))
 
 
-def kernels(encoder: Any, batch: PackedBatch) -> dict[str, float]:
-    """Microseconds that each kernel takes in a batch, by the device's own clock."""
+def kernels(encoder: Any, batch: PackedBatch, reached: dict[str, float]) -> dict[str, dict[str, float]]:
+    """What each kernel takes in a batch by the device's own clock; of Triton's also what of the ceilings it reaches."""
+    costs = recorded(encoder, batch)
     graphs, encoder.graphs = encoder.graphs, None  # their kernels are one entry
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         encoder.logits(batch)
         torch.cuda.synchronize()
     encoder.graphs = graphs
-    return {event.key: event.self_device_time_total for event in profile.key_averages() if event.self_device_time_total}
+    found: dict[str, dict[str, float]] = {}
+    for event in profile.key_averages():
+        if not (time := event.self_device_time_total):
+            continue
+        found[event.key] = {"us": time}
+        if cost := costs.get(event.key.removesuffix("_kernel")):
+            speeds = {"TFLOP/s": cost.operations / time / 1e6, "GB/s": cost.moved / time / 1e3}
+            shares = {f"share of {name}": speed / reached[name] for name, speed in speeds.items()}
+            found[event.key] |= {"launches": cost.launches, **speeds, **shares}
+    return found
 
 
-def compare(shape: str, folder: str, device: str, seconds: float, tokens: int) -> Iterator[dict[str, Any]]:
-    """One model at every length."""
+def peers(folder: str, device: str, dtype: torch.dtype) -> dict[str, Any]:
+    """sentence-transformers with sdpa, and with flash-attention where that is installed."""
     from sentence_transformers import CrossEncoder as Peer
 
+    ways = {"sentence-transformers": "sdpa"}
+    if device.startswith("cuda") and find_spec("flash_attn") is not None:
+        ways["s-t, flash-attention"] = "flash_attention_2"
+    return {
+        name: Peer(folder, device=device, model_kwargs={"dtype": dtype, "attn_implementation": way})
+        for name, way in ways.items()
+    }
+
+
+def compare(
+    shape: str, folder: str, device: str, seconds: float, tokens: int, reached: dict[str, float]
+) -> Iterator[dict[str, Any]]:
+    """One model at every length."""
     precision: Precision = "fp16" if device.startswith("cuda") else "fp32"
     model = CrossEncoder(folder, backend="triton", device=device, precision=precision)
-    dtype = torch.float16 if precision == "fp16" else torch.float32
-    peer = Peer(folder, device=device, model_kwargs={"dtype": dtype, "attn_implementation": "sdpa"})
+    others = peers(folder, device, torch.float16 if precision == "fp16" else torch.float32)
     encoder = model.pipeline.built_encoder().encoder
     for length in LENGTHS:
         batch = batch_of(length, tokens, model.config.vocab_size)
         ready = seconds_of({"fastce": lambda batch=batch: encoder.logits(batch)}, device, seconds)  # type: ignore[misc]
         pairs = texts_of(length, 4 * len(batch.spans.lengths))
-        whole = seconds_of(
-            {
-                "fastce": lambda pairs=pairs: model.predict(pairs),  # type: ignore[misc]
-                "sentence-transformers": lambda pairs=pairs: peer.predict(pairs, batch_size=128),  # type: ignore[misc]
-            },
-            device,
-            seconds,
-        )
+        systems: dict[str, Callable[[], object]] = {"fastce": partial(model.predict, pairs)}
+        systems |= {name: partial(peer.predict, pairs, batch_size=128) for name, peer in others.items()}
         yield {
             "model": shape,
             "length": length,
             "tokens ready": len(batch.spans.lengths) / ready["fastce"],
-            **{name: len(pairs) / time for name, time in whole.items()},
-            "kernels": kernels(encoder, batch) if device.startswith("cuda") else {},
+            **{name: len(pairs) / time for name, time in seconds_of(systems, device, seconds).items()},
+            "kernels": kernels(encoder, batch, reached) if device.startswith("cuda") else {},
         }
 
 
@@ -155,7 +173,7 @@ def main(
     for shape in shapes.split(","):
         with tempfile.TemporaryDirectory() as model:
             write_random_model(shape, Path(model))
-            for row in compare(shape, model, device, seconds, tokens):
+            for row in compare(shape, model, device, seconds, tokens, reached):
                 rows.append(row)
                 numbers = f"{row['tokens ready']:14,.0f}{row['fastce']:12,.0f}{row['sentence-transformers']:12,.0f}"
                 sys.stdout.write(f"{shape:18}{row['length']:7}{numbers}\n")

@@ -88,11 +88,13 @@ class Recorder(TorchDispatchMode):
 
     Args:
         lengths: Tokens of the sequences.
+        device: Where the engine's tensors are.
     """
 
-    def __init__(self, lengths: tuple[int, ...]):
+    def __init__(self, lengths: tuple[int, ...], device: torch.device):
         super().__init__()
         self.lengths = lengths
+        self.device = device
         self.costs: dict[str, Cost] = {}
 
     def record(self, name: str, tensors: list[torch.Tensor], operations: int, dtype: torch.dtype) -> None:
@@ -104,7 +106,7 @@ class Recorder(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         name = func.name().removeprefix("aten::").partition(".")[0]
         tensors = [argument for argument in args if isinstance(argument, torch.Tensor)]
-        is_there = isinstance(result, torch.Tensor) and result.device == NOWHERE and tensors
+        is_there = isinstance(result, torch.Tensor) and result.device.type == self.device.type and tensors
         if is_there and not looks(func, args, result):
             depth = args[PRODUCTS[name]].shape[-1] if name in PRODUCTS else 0
             operations = 2 * result.numel() * depth
@@ -189,10 +191,16 @@ def costs_of(name: str, precision: Precision, length: int, pairs: int) -> dict[s
     """The costs of one batch by kernel."""
     encoder, spans = encoder_of(name, precision), Spans.of([length] * pairs)
     ids = torch.zeros(length * pairs, dtype=torch.int32)
-    recorder = Recorder(spans.lengths)
-    batch = PackedBatch(ids, ids, ids, spans)
+    return recorded(encoder, PackedBatch(ids, ids, ids, spans))
+
+
+def recorded(encoder: TritonEncoder, batch: PackedBatch) -> dict[str, Cost]:
+    """The costs of a batch by kernel, none of which is launched; without graphs."""
+    recorder = Recorder(batch.spans.lengths, encoder.device)
+    graphs, encoder.graphs = encoder.graphs, None
     with recorder.of_kernels(), recorder:
         encoder.logits(batch)
+    encoder.graphs = graphs
     return recorder.costs
 
 

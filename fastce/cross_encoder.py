@@ -60,8 +60,8 @@ class CrossEncoder(FitMixin, PoolMixin, SaveMixin, Attributes, TorchModule):
             object with attributes of `fastce.model_card.ModelCardData`.
         backend: `"auto"` for the fastest one that can run the model, or a name of `available_backends`, which then
             never gives way to another.
-        precision: `"fp32"`, `"bf16"`, `"fp16"` or `"int8"`, or torch's word for it: the arithmetic of `predict` and
-            `rank`. Training and saving are in float32 always.
+        precision: `"fp32"`, `"bf16"`, `"fp16"`, `"int8"` or, on newer GPUs, `"fp8"`, or torch's word for it: the
+            arithmetic of `predict` and `rank`. Training and saving are in float32 always.
         num_threads: CPU threads for scoring; None follows `fastce.set_num_threads` and `FASTCE_NUM_THREADS`, else all.
         deterministic: Whether scores shall be the same, bit for bit, whatever a pair is batched with. The C++ engine's
             are anyway; other engines, whose last bits may differ otherwise, compute a pair at a time then.

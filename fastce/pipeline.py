@@ -204,7 +204,9 @@ class Pipeline:
         built = self.built_encoder(precision=precision)
         if self.deterministic and not built.encoder.batches_exactly:
             limits = limits._replace(max_pairs=1)
-        logits = torch.empty(len(pairs), self.checkpoint.num_labels, dtype=torch.float32, device=self.checkpoint.device)
+        # Put in order at the end, once: on a GPU that waits for all that was started, while batches are still packed.
+        parts = [torch.empty(0, self.checkpoint.num_labels, device=self.checkpoint.device)]
+        places, done = np.empty(len(pairs), dtype=np.int64), 0
         num_threads = chosen_num_threads() if self.num_threads is None else self.num_threads
         shared_bytes = built.encoder.shared_bytes
         order = order_by_beginning(pairs) if shared_bytes else order_by_length(pairs.lengths)
@@ -212,10 +214,12 @@ class Pipeline:
             batch = pack(pairs, indices, built.positions)
             if shared_bytes:
                 batch = share_prefixes(batch, PREFIX_MEMORY // shared_bytes)
-            logits[indices] = built.encoder.logits(batch, num_threads)
+            parts.append(built.encoder.logits(batch, num_threads))
+            places[indices] = np.arange(done, done + len(indices))
+            done += len(indices)
             advance(len(indices))
         advance(len(distinct) - len(pairs))
-        return logits[distinct]
+        return torch.cat(parts)[places[distinct]]
 
 
 def one_ahead(values: Iterator[T]) -> Iterator[T]:

