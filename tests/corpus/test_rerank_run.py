@@ -77,6 +77,12 @@ def test_the_command_gives_the_same(tiny: Tiny, tmp_path: Path, monkeypatch: pyt
     assert triples == [(row["query_id"], row["document_id"], np.float32(row["score"])) for row in rows]
 
 
+def test_the_default_prompt_counts(tiny: Tiny) -> None:
+    model = CrossEncoder(tiny("bert"), prompts={"ask": "where can I learn: "}, default_prompt_name="ask")
+    found = rerank_run(model, RUN, QUERIES, CORPUS)
+    assert {query: list(documents.items()) for query, documents in found.items()} == expected(model, None)
+
+
 def test_nothing_to_rank(model: CrossEncoder) -> None:
     assert rerank_run(model, {}, QUERIES, CORPUS) == {}
     assert rerank_run(model, [], QUERIES, CORPUS) == []

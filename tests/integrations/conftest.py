@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ def forward_passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
     call = PreTrainedModel.__call__
 
+    @functools.wraps(call)  # by its name it is PyTorch's: one of somebody's own would be noticed
     def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
         made.append(type(self).__name__)
         return call(self, *args, **kwargs)

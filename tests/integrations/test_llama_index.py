@@ -14,10 +14,10 @@ pytestmark = pytest.mark.integrations
 pytest.importorskip("llama_index.core")
 
 
-def nodes() -> list[Any]:
+def nodes(**metadata: str) -> list[Any]:
     from llama_index.core.schema import NodeWithScore, TextNode
 
-    return [NodeWithScore(node=TextNode(text=text), score=0.5) for text in TEXTS]
+    return [NodeWithScore(node=TextNode(text=text, metadata=dict(metadata)), score=0.5) for text in TEXTS]
 
 
 def pairs(found: list[Any]) -> list[tuple[str, float]]:
@@ -43,9 +43,15 @@ def test_a_query_engine_reranks(model_name: str, monkeypatch: pytest.MonkeyPatch
 def test_its_own_class_over_the_patch(model_name: str, forward_passes: list[str]) -> None:
     from llama_index.postprocessor.sbert_rerank import SentenceTransformerRerank
 
+    from fastce.integrations.llama_index import FastceRerank
+
     with fastce.patch_sentence_transformers():
         rerank = SentenceTransformerRerank(model=model_name, top_n=3, device="cpu")
         assert pairs(rerank.postprocess_nodes(nodes(), query_str=QUERY)) == ranked(model_name)[:3]
+        found = rerank.postprocess_nodes(nodes(title="Trains"), query_str=QUERY)
+        assert pairs(found) != ranked(model_name)[:3]
+        ours = FastceRerank(model_name, top_n=3).postprocess_nodes(nodes(title="Trains"), query_str=QUERY)
+        assert pairs(ours) == pairs(found)
         assert not forward_passes
     theirs = SentenceTransformerRerank(model=model_name, top_n=3, device="cpu")
     assert pairs(rerank.postprocess_nodes(nodes(), query_str=QUERY)) == pairs(
