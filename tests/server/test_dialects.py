@@ -249,6 +249,16 @@ def test_no_number_is_refused_rather_than_told(tiny: Tiny, tmp_path: Any) -> Non
     assert "no finite number" in response.json()["error"]
 
 
+def test_logits_rank_where_probabilities_are_all_but_one(tiny: Tiny, tmp_path: Any) -> None:
+    sure = CrossEncoder(tiny("bert"), device="cpu")
+    sure.model.classifier.bias.data.add_(30.0)
+    sure.save(tmp_path / "sure")
+    with served(str(tmp_path / "sure")) as client:
+        results = post(client, "/rerank", query=QUERY, texts=TEXTS)
+    assert {result["score"] for result in results} == {1.0}
+    assert [result["index"] for result in results] == np.argsort(-logits(sure), kind="stable").tolist()
+
+
 def test_info_tells_what_clients_of_tei_ask_for(client: TestClient, classifier: TestClient) -> None:
     found = client.get("/info").json()
     assert found["model_id"] == "house-reranker"
