@@ -9,6 +9,8 @@ import tempfile
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
+from threading import Thread
 
 import uvicorn
 from fastapi import FastAPI
@@ -37,7 +39,9 @@ class AppFactory:
     settings: Settings
 
     def __call__(self) -> FastAPI:
-        """The application of this process."""
+        """The application of this process, which ends with the one that started it."""
+        if (parent := parent_process()) is not None:
+            Thread(target=follow, args=(parent,), daemon=True).start()
         return create_app(self.options, self.settings, end)
 
 
@@ -49,6 +53,12 @@ class Config(uvicorn.Config):
         super().configure_logging()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)  # uvicorn raises them again when all is done
+
+
+def follow(parent: BaseProcess) -> None:
+    """Stops this process gracefully when its parent is gone, which may have been killed and told nobody."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def end(error: BaseException | None) -> None:

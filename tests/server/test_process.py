@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib import error, request
 
+import psutil
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra server is not installed")
@@ -163,6 +164,15 @@ def test_workers_share_a_port_and_count_together(tiny: Tiny, start: Callable[...
     assert len(answers) == 1
     assert server.metric("fastce_pairs_total") == 20 * len(TEXTS)
     stops_gracefully(server)
+
+
+@pytest.mark.stress
+def test_workers_end_when_their_parent_is_killed(tiny: Tiny, start: Callable[..., Server]) -> None:
+    server = start(tiny("bert"), "--workers", "2")
+    workers = psutil.Process(server.process.pid).children(recursive=True)
+    assert len(workers) >= 2
+    server.process.kill()
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
 
 
 @pytest.mark.stress
