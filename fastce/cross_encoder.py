@@ -251,6 +251,7 @@ class CrossEncoder(FitMixin, PoolMixin, SaveMixin, Attributes, TorchModule):
 
     def _window(self, inputs: Any, prompt_name: str | None, prompt: str | None) -> tuple[Window, bool]:
         """The pairs with their prompt, and whether the input was a single pair."""
+        self.check_hooks()
         first, second, single = split_pairs(inputs)
         return Window(first, second, self.prompt_of(prompt_name, prompt)), single
 

@@ -8,8 +8,8 @@ from typing import Any
 from fastce.checkpoints.network import capped_length
 from fastce.checks import check_positive, describe
 
-PLACES = ("common", "text")
-"""Where options for texts may stand; the later wins."""
+PLACES = ("text", "common")
+"""Where options for texts may stand; the later wins, as in sentence-transformers."""
 
 TRUNCATIONS = (True, "longest_first")
 """The ways of truncation that a pair can be asked for: the longer text gives way."""
@@ -29,10 +29,10 @@ def max_length_of(processing_kwargs: Any, max_length: int, config: Any) -> int:
     """
     if processing_kwargs is None:
         return max_length
-    for place, options in check_mapping(processing_kwargs, "processing_kwargs").items():
-        if place not in PLACES:
-            raise ValueError(f"processing_kwargs: expected {' or '.join(map(repr, PLACES))}, got {place!r}")
-        for name, value in check_mapping(options, f"processing_kwargs[{place!r}]").items():
+    if others := check_mapping(processing_kwargs, "processing_kwargs").keys() - set(PLACES):
+        raise ValueError(f"processing_kwargs: expected {' or '.join(map(repr, PLACES))}, got {min(others)!r}")
+    for place in PLACES:
+        for name, value in check_mapping(processing_kwargs.get(place, {}), f"processing_kwargs[{place!r}]").items():
             where = f"processing_kwargs[{place!r}][{name!r}]"
             if name == "max_length":
                 max_length = capped_length(check_positive(value, where), config)

@@ -11,7 +11,7 @@ from fastce import legacy, scoring
 from fastce.checkpoints.adapters import base_module
 from fastce.checkpoints.chain import ModuleChain
 from fastce.checkpoints.metadata import Metadata
-from fastce.checkpoints.saving import push_checkpoint, save_checkpoint
+from fastce.checkpoints.saving import CARD_FILE, may_write_card, push_checkpoint, save_checkpoint
 from fastce.model_card import ModelCardData, model_card
 
 
@@ -80,4 +80,5 @@ class SaveMixin:
 
     def _create_model_card(self, path: str | Path, model_name: str | None = None, *_: Any, **__: Any) -> None:
         """Writes the model card alone, for sentence-transformers' Trainer."""
-        (Path(path) / "README.md").write_text(self._model_card(model_name, None), encoding="utf-8")
+        if may_write_card(Path(path)):
+            (Path(path) / CARD_FILE).write_text(self._model_card(model_name, None), encoding="utf-8")

@@ -83,6 +83,19 @@ class TorchModule(nn.Module):
             self._first = Transformer(model)
         return {"0": self._first}
 
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """Refuses: nothing would run it."""
+        raise TypeError(f"{name}: a CrossEncoder has one part, its Hugging Face module, and runs no others")
+
+    register_module = add_module
+
+    def check_hooks(self) -> None:
+        """Raises ValueError for hooks that scoring would skip. Those of the Hugging Face module's parts it obeys."""
+        if self._forward_hooks or self._forward_pre_hooks:
+            raise ValueError(
+                "hooks of the model itself run in forward alone; put them on parts of model.model"
+            )
+
     def __getattr__(self, name: str) -> Any:
         return self._modules[name] if name == "0" else super().__getattr__(name)
 

@@ -71,6 +71,7 @@ def test_a_card_of_somebody_elses_stays(tiny: Tiny, tmp_path: Path) -> None:
     model, readme = CrossEncoder(tiny("bert")), tmp_path / "README.md"
     readme.write_text("mine")
     model.save(tmp_path)
+    model._create_model_card(tmp_path)
     assert readme.read_text() == "mine"
     readme.write_text(f"{MARK} of an earlier model")
     model.save(tmp_path)

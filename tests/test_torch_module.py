@@ -108,15 +108,21 @@ def test_dropout_and_hooks(tiny: Tiny) -> None:
     model = CrossEncoder(tiny("bert"))
     features = model.preprocess(PAIRS[:8])
     called: list[int] = []
-    model.register_forward_hook(lambda *_: called.append(1))
+    hook = model.register_forward_hook(lambda *_: called.append(1))
     still = model(features)["scores"]
     model.train()
     assert model.training
     assert not torch.equal(model(features)["scores"], still)
-    assert np.array_equal(model.predict(PAIRS), CrossEncoder(tiny("bert")).predict(PAIRS))
+    with pytest.raises(ValueError, match="hooks of the model itself"):
+        model.predict(PAIRS)
     model.training = False
     assert torch.equal(model(features)["scores"], still)
     assert called == [1, 1, 1]
+    hook.remove()
+    model.train()
+    assert np.array_equal(model.predict(PAIRS), CrossEncoder(tiny("bert")).predict(PAIRS))
+    with pytest.raises(TypeError, match="one part"):
+        model.add_module("1", nn.Identity())
     assert model.to("cpu") is model
 
 
@@ -226,13 +232,14 @@ def test_processing_kwargs_of_a_call(tiny: Tiny) -> None:
     expected = short.predict(PAIRS)
     for options in (
         {"text": {"max_length": 9}},
-        {"common": {"max_length": 20, "truncation": True}, "text": {"max_length": 9, "truncation": "longest_first"}},
+        {"text": {"max_length": 20, "truncation": "longest_first"}, "common": {"max_length": 9, "truncation": True}},
+        {"common": {"max_length": 9}, "text": {"max_length": 20}},
     ):
         assert np.array_equal(model.predict(PAIRS, processing_kwargs=options), expected)
-    assert np.allclose(theirs.predict(PAIRS, processing_kwargs={"text": {"max_length": 9}}), expected, atol=1e-5)
+        assert np.allclose(theirs.predict(PAIRS, processing_kwargs=options), expected, atol=1e-5)
     assert np.array_equal(short.predict(PAIRS, processing_kwargs={"text": {"max_length": 64}}), model.predict(PAIRS))
     for wrong, message in (
-        ({"image": {}}, "expected 'common' or 'text', got 'image'"),
+        ({"image": {}}, "expected 'text' or 'common', got 'image'"),
         ({"text": {"padding": True}}, r"\['padding'\]: fastce has max_length and truncation"),
         ({"text": {"truncation": "only_second"}}, "not 'only_second'"),
         ({"text": {"max_length": 0}}, "expected a positive whole number, got 0"),

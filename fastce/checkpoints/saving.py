@@ -88,8 +88,7 @@ def save_checkpoint(
         tokenizer.save_pretrained(temporary)
         write_max_length(temporary, tokenizer)
         write_metadata(temporary, metadata)
-        readme = target / CARD_FILE
-        if card is not None and (not readme.exists() or MARK in readme.read_text(encoding="utf-8")):
+        if card is not None and may_write_card(target):
             (temporary / CARD_FILE).write_text(card, encoding="utf-8")
         files = sorted(file.relative_to(temporary) for file in temporary.rglob("*") if file.is_file())
         for file in files:
@@ -98,6 +97,12 @@ def save_checkpoint(
     others = {file for pattern in READ_BY_OTHERS for file in target.glob(pattern)} - {target / file for file in files}
     for file in others:
         file.unlink()
+
+
+def may_write_card(folder: Path) -> bool:
+    """Whether a folder has no model card yet, or one of fastce's."""
+    file = folder / CARD_FILE
+    return not file.exists() or MARK in file.read_text(encoding="utf-8")
 
 
 def write_max_length(folder: Path, tokenizer: Any) -> None:
