@@ -92,9 +92,7 @@ class TorchModule(nn.Module):
     def check_hooks(self) -> None:
         """Raises ValueError for hooks that scoring would skip. Those of the Hugging Face module's parts it obeys."""
         if self._forward_hooks or self._forward_pre_hooks:
-            raise ValueError(
-                "hooks of the model itself run in forward alone; put them on parts of model.model"
-            )
+            raise ValueError("hooks of the model itself run in forward alone; put them on parts of model.model")
 
     def __getattr__(self, name: str) -> Any:
         return self._modules[name] if name == "0" else super().__getattr__(name)

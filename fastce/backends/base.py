@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from fastce.checkpoints.network import Network
-from fastce.checks import check_precision
+from fastce.checks import check_precision, describe
 from fastce.features import features, missing
 from fastce.packing import PackedBatch
 from fastce.spec import Precision
@@ -172,8 +172,13 @@ def available_backends(
     Returns:
         Backend names, in order of preference, to objects that are true where the backend can run and hold the reasons
         where not.
+
+    Raises:
+        TypeError: `model` is no `CrossEncoder` of fastce.
     """
     precision = check_precision(precision)
+    if model is not None and not hasattr(model, "pipeline"):
+        raise TypeError(f"model: expected a fastce.CrossEncoder, got {describe(model)}")
     request = Request(None, precision, torch.device(device)) if model is None else model.pipeline.request()
     return {name: Availability(tuple(load_backend(name).unsupported(request))) for name in BACKENDS}
 

@@ -228,6 +228,10 @@ def accelerate(
     """
     from sentence_transformers import CrossEncoder
 
+    from fastce.cross_encoder import CrossEncoder as Own
+
+    if isinstance(model, Own):
+        raise TypeError("model: it is fastce's own, and runs on its engine already")
     if not issubclass(type(model), CrossEncoder):
         raise TypeError(f"model: expected a sentence_transformers.CrossEncoder, got {type(model).__name__}")
     check_version()
@@ -295,6 +299,9 @@ class Patch:
             raise RuntimeError("CrossEncoder.__init__ was patched once more since; undo that first")
         self._kind.__init__ = self._before
         self._switch.on = False
+
+    def __repr__(self) -> str:
+        return f"<fastce in sentence_transformers.CrossEncoder, {'on' if self._switch.on else 'undone'}>"
 
     def __enter__(self) -> Patch:
         return self

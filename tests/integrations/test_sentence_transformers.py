@@ -282,8 +282,10 @@ def test_inputs_beyond_it_and_errors_are_sentence_transformers(tiny: Tiny, passe
     model.max_seq_length = 200
     with pytest.raises(RuntimeError, match="must match"):
         model.predict([("man " * 100, "the " * 100)])
-    with pytest.raises(TypeError, match=r"expected a sentence_transformers\.CrossEncoder, got CrossEncoder"):
+    with pytest.raises(TypeError, match="it is fastce's own"):
         fastce.accelerate(fastce.CrossEncoder(tiny("bert")))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"expected a sentence_transformers\.CrossEncoder, got Linear"):
+        fastce.accelerate(nn.Linear(1, 1))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="precision"):
         fastce.accelerate(plain, precision="fp4")  # type: ignore[arg-type]
 
@@ -332,6 +334,7 @@ def test_the_patch_is_for_those_made_under_it_by_any_name(tiny: Tiny, passes: li
             patch.undo()
         inner.undo()
     patch.undo()
+    assert repr(patch) == "<fastce in sentence_transformers.CrossEncoder, undone>"
     assert Reference.__init__ is constructor
     for own in (made, copied, Reference(tiny("bert"))):
         passes.clear()
