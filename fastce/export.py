@@ -64,9 +64,7 @@ def export_onnx(model: CrossEncoder | ModelOptions | str, folder: str | Path) ->
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(
-            f"ONNX export needs the package {error.name}: pip install 'fastce[onnx]'"
-        ) from error
+        raise ImportError(f"ONNX export needs the package {error.name}: pip install 'fastce[onnx]'") from error
     loaded = load(model)
     if isinstance(loaded.model, ModuleChain):
         raise ValueError(
