@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib import error, request
@@ -171,19 +172,18 @@ def test_what_waited_in_a_worker_that_died_waits_no_more(tiny: Tiny, start: Call
     server = start(tiny("bert"), "--workers", "2")
     body = json.dumps({"query": QUERY, "texts": [f"{number} {SENTENCES[0] * 20}" for number in range(1000)]}).encode()
     head = f"POST /rerank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(8)]
-    for connection in connections:
-        connection.sendall(head.encode() + b"\r\n\r\n" + body)
-    while server.metric("fastce_waiting") == 0:
-        pass
-    workers = serving(server)
-    for worker in workers:
-        worker.kill()
-    server.awaited(lambda: len(serving(server)) == 2 and not set(workers) & set(serving(server)))
-    server.awaited(server.is_warm)
-    server.awaited(lambda: server.metric("fastce_waiting") == 0)
-    for connection in connections:
-        connection.close()
+    with ExitStack() as connections:
+        for _ in range(8):
+            connection = connections.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            connection.sendall(head.encode() + b"\r\n\r\n" + body)
+        while server.metric("fastce_waiting") == 0:
+            pass
+        workers = serving(server)
+        for worker in workers:
+            worker.kill()
+        assert psutil.wait_procs(workers, timeout=30)[1] == []
+        server.awaited(lambda: server.metric("fastce_waiting") == 0)
+    assert len(serving(server)) == 2
     assert server.stop() == 0
 
 
@@ -193,8 +193,9 @@ def test_an_answer_that_nobody_reads_does_not_keep_the_server(
     tiny: Tiny, start: Callable[..., Server], workers: str
 ) -> None:
     server = start(tiny("bert"), "--timeout", "2", "--max-body-bytes", str(2**25), "--workers", workers)
-    body = json.dumps({"query": QUERY, "texts": ["a" * (2**25 - 200)], "return_text": True}).encode()
-    head = f"POST /rerank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    documents = [{"text": "short", "unread": "a" * (2**25 - 200)}]  # which comes back
+    body = json.dumps({"query": QUERY, "documents": documents}).encode()
+    head = f"POST /v1/rerank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(head.encode() + b"\r\n\r\n" + body)
         assert connection.recv(15) == b"HTTP/1.1 200 OK"
