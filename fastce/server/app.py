@@ -162,8 +162,13 @@ async def refused(request: Request, error: Exception) -> Response:
 
 def invalid(error: RequestValidationError) -> RequestError:
     """What is wrong with a request, in one line."""
-    found = [f"{'.'.join(map(str, each['loc'][1:])) or 'the body'}: {each['msg']}" for each in error.errors()]
+    found = [f"{place(each['loc'])}: {each['msg']}" for each in error.errors()]
     return RequestError(422, "; ".join(found))
+
+
+def place(parts: tuple[int | str, ...]) -> str:
+    """Where in a request something is wrong; pydantic's names of types, which have brackets, tell clients nothing."""
+    return ".".join(part for part in map(str, parts[1:]) if "[" not in part) or "the body"
 
 
 def add_facts(app: FastAPI, service: Service, names: ServedNames) -> None:

@@ -235,7 +235,7 @@ BAD = {
     "the other side": ("/rerank", {"query": QUERY, "texts": TEXTS, "truncation_direction": "Left"}, "on the right"),
     "a single text": ("/predict", {"inputs": "a"}, "inputs"),
     "three texts": ("/predict", {"inputs": [["a", "b", "c"]]}, "inputs"),
-    "no pairs": ("/predict", {"inputs": []}, "inputs"),
+    "no pairs": ("/predict", {"inputs": []}, "inputs: List should have at least 1 item"),
     "no such field": ("/v1/rerank", {"query": QUERY, "documents": [*TEXTS, {"body": "a"}]}, "documents[4]"),
     "a field of null": ("/v1/rerank", {"query": QUERY, "documents": [{"text": None}]}, "documents[0]"),
     "a field of yes": ("/v1/rerank", {"query": QUERY, "documents": [*TEXTS, {"text": True}]}, "bool True"),
