@@ -214,6 +214,14 @@ def test_a_body_that_is_announced_as_too_large_is_not_read(tiny: Tiny) -> None:
     assert (b"connection", b"close") in sent[0]["headers"]
 
 
+def test_a_body_that_becomes_too_large_is_not_read_on(tiny: Tiny) -> None:
+    app = create_app(ModelOptions(tiny("bert")), Settings(max_body_bytes=1500, timeout=1.0))
+    parts = [{"type": "http.request", "body": b"[" * 600, "more_body": True} for _ in range(4)]
+    sent = asyncio.run(answered(app, parts))
+    assert sent[0]["status"] == 413
+    assert len(parts) == 1
+
+
 def test_a_client_that_does_not_read_is_left_alone_in_time(tiny: Tiny) -> None:
     content = json.dumps(BODY).encode()
     with served(tiny("bert"), timeout=0.3) as client:
