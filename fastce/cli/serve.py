@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -40,7 +41,7 @@ def serve(
     max_waiting: Annotated[
         int, typer.Option("--max-waiting", min=1, help="Documents that may be waiting; beyond, clients get 429.")
     ] = 2048,
-    max_body_bytes: Annotated[int, typer.Option("--max-body-bytes", min=1, help="Bytes of a request at most.")] = 16
+    max_body_bytes: Annotated[int, typer.Option("--max-body-bytes", min=1, help="Bytes of a request at most.")] = 2
     * 2**20,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds that a request may take.")] = 60.0,
     api_key: Annotated[
@@ -49,16 +50,22 @@ def serve(
     max_length: MaxLengthOption = None,
     backend: BackendOption = "auto",
     precision: PrecisionOption = "fp32",
+    device: Annotated[
+        str | None, typer.Option("--device", help="Where to run, such as cpu or cuda; by default the best at hand.")
+    ] = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Serve scores over HTTP, to clients of TEI, Cohere, Jina and vLLM, and a page for people at /.
 
     Stops on Ctrl-C or SIGTERM, when what was accepted is answered.
     """
+    from fastce.environment import check_device
     from fastce.server.settings import Settings
 
     options = model_options(model, max_length, backend, precision, threads)
     try:
+        if device is not None:
+            options = replace(options, device=str(check_device(device)))
         settings = Settings(
             served_names=tuple(served_names or ()),
             max_batch_tokens=max_batch_tokens,

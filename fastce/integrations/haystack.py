@@ -12,7 +12,7 @@ from torch.nn import Identity, Sigmoid
 
 from fastce.checks import check_positive
 from fastce.cross_encoder import CrossEncoder
-from fastce.integrations.models import load_reranker, name_of
+from fastce.integrations.models import load_reranker, name_of, together
 
 
 @component
@@ -92,7 +92,7 @@ class FastceRanker:
             options = {"device": None if self.device is None else self.device.to_torch_str()}
             if isinstance(self.model, str):
                 options["token"] = None if self.token is None else self.token.resolve_value()
-            self._encoder = load_reranker(self.model, **options, **self.cross_encoder_kwargs)
+            self._encoder = load_reranker(self.model, **together(options, self.cross_encoder_kwargs))
 
     def to_dict(self) -> dict[str, Any]:
         """The component as a pipeline's file has it.

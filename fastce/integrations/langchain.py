@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from langchain_core.cross_encoders import BaseCrossEncoder
 
 from fastce.integrations.models import load_reranker
@@ -28,5 +29,5 @@ class FastceCrossEncoder(BaseCrossEncoder):
 
     def score(self, text_pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The scores of pairs of texts, as `CrossEncoder.predict` gives them."""
-        scores: list[float] = self.model.predict(text_pairs).tolist()
+        scores: list[float] = np.atleast_1d(self.model.predict(text_pairs)).tolist()  # also of a single pair
         return scores

@@ -11,7 +11,7 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
-from fastce.integrations.models import load_reranker, name_of
+from fastce.integrations.models import load_reranker, name_of, together
 
 if TYPE_CHECKING:
     from fastce.cross_encoder import CrossEncoder
@@ -43,7 +43,7 @@ class FastceRerank(BaseNodePostprocessor):
 
     def __init__(self, model: CrossEncoder | str, **fields: Any):
         super().__init__(model=model if isinstance(model, str) else name_of(model), **fields)
-        self._encoder = load_reranker(model, device=self.device, **self.cross_encoder_kwargs)
+        self._encoder = load_reranker(model, **together({"device": self.device}, self.cross_encoder_kwargs))
 
     @classmethod
     def class_name(cls) -> str:

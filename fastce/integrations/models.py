@@ -34,6 +34,11 @@ def load_reranker(model: CrossEncoder | ModelOptions | str, **options: Any) -> C
     return loaded
 
 
+def together(explicit: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `CrossEncoder` from both; those that are given by themselves, and not None, win."""
+    return others | {name: value for name, value in explicit.items() if value is not None}
+
+
 def name_of(model: CrossEncoder) -> str:
     """The directory or Hub id that a model was loaded from."""
     return str(model.config._name_or_path)

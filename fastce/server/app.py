@@ -38,15 +38,20 @@ from fastce.version import __version__
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page.html"
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The body is no text that JSON could be."},
     401: {"description": "The key is missing or wrong."},
     404: {"description": "The model is another one."},
     408: {"description": "The request took too long."},
     413: {"description": "The body is too large, or a pair too long that must not be cut."},
     422: {"description": "The request is not valid, or has too many documents."},
     429: {"description": "Too much is waiting; Retry-After says when to come again."},
+    500: {"description": "The model failed; the server's log says why."},
 }
 """What clients are told, each in the form of its dialect."""
 
@@ -157,8 +162,13 @@ async def refused(request: Request, error: Exception) -> Response:
 
 def invalid(error: RequestValidationError) -> RequestError:
     """What is wrong with a request, in one line."""
-    found = [f"{'.'.join(map(str, each['loc'][1:])) or 'the body'}: {each['msg']}" for each in error.errors()]
+    found = [f"{place(each['loc'])}: {each['msg']}" for each in error.errors()]
     return RequestError(422, "; ".join(found))
+
+
+def place(parts: tuple[int | str, ...]) -> str:
+    """Where in a request something is wrong; pydantic's names of types, which have brackets, tell clients nothing."""
+    return ".".join(part for part in map(str, parts[1:]) if "[" not in part) or "the body"
 
 
 def add_facts(app: FastAPI, service: Service, names: ServedNames) -> None:
@@ -168,6 +178,7 @@ def add_facts(app: FastAPI, service: Service, names: ServedNames) -> None:
     async def page() -> Response:
         return HTMLResponse(PAGE.read_bytes(), headers={"Content-Security-Policy": PAGE_POLICY})
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", summary="200 when the model is warm, 503 before")
     async def health() -> Response:
         if not service.ready.is_set():

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, model_validator
 
-from fastce.server.messages import (
-    Outcome,
-    PairTokens,
-    Request,
-    Texts,
-    Usage,
-    UseActivation,
-    chosen_length,
-    identifier,
-)
+from fastce.checks import describe
+from fastce.server.messages import Outcome, PairsRequest, Text, Texts, Usage, identifier
 from fastce.server.service import Ask
+from fastce.tokenization import well_formed
 
 
-class DocumentText(BaseModel):
-    """A document in an answer."""
+def mended(document: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """A document whose texts are all well-formed, since it may come back."""
+    found: dict[str, JsonValue] = json.loads(well_formed(json.dumps(document, ensure_ascii=False)))
+    return found
 
-    text: str
+
+Document = Annotated[dict[str, JsonValue], AfterValidator(mended)]
 
 
 class RankedDocument(BaseModel):
@@ -30,7 +28,7 @@ class RankedDocument(BaseModel):
 
     index: int
     relevance_score: float
-    document: DocumentText | None = None
+    document: dict[str, JsonValue] | None = None
 
 
 class ApiVersion(BaseModel):
@@ -63,12 +61,12 @@ class RerankAnswer(BaseModel):
     meta: Meta
 
 
-class RerankRequest(Request):
-    """What reranking requests of Cohere, Jina and vLLM have in common."""
+class RerankRequest(PairsRequest):
+    """What both versions of Cohere's reranking have in common."""
 
-    query: str
+    query: Text
+    documents: Sequence[Text | Document]
     top_n: int | None = Field(None, ge=0, description="How many results; all by default.")
-    max_tokens_per_doc: int | None = Field(None, ge=1, description="Must leave what the model reads as it is.")
     return_documents: bool = False
 
     @property
@@ -78,16 +76,19 @@ class RerankRequest(Request):
 
     def ask(self) -> Ask:
         """See `Request`."""
-        return Ask([self.query] * len(self.contents), self.contents, document_tokens=self.max_tokens_per_doc)
+        return self.asked([self.query] * len(self.contents), self.contents)
 
     def answered(self, outcome: Outcome, version: str) -> RerankAnswer:
         """The results."""
-        texts = self.contents
-        shown = [DocumentText(text=text) if self.return_documents else None for text in texts]
+        sent: list[dict[str, JsonValue]] = [
+            {"text": document} if isinstance(document, str) else document for document in self.documents
+        ]
         return RerankAnswer(
             model=outcome.model,
             results=[
-                RankedDocument(index=index, relevance_score=score, document=shown[index])
+                RankedDocument(
+                    index=index, relevance_score=score, document=sent[index] if self.return_documents else None
+                )
                 for index, score in outcome.ranked(self.top_n or None)
             ],
             usage=Usage(prompt_tokens=outcome.tokens, total_tokens=outcome.tokens),
@@ -98,17 +99,9 @@ class RerankRequest(Request):
 class RerankV1Request(RerankRequest):
     """A query and documents, texts or objects with fields, to rank by it."""
 
-    documents: list[str | dict[str, JsonValue]] = Field(min_length=1)
-    rank_fields: list[str] | None = Field(None, description="The fields of documents to read, in this order; or text.")
+    documents: Annotated[list[Text | Document], Field(min_length=1)]
+    rank_fields: list[Text] | None = Field(None, description="The fields of documents to read, in this order; or text.")
     return_documents: bool = True
-    truncate_prompt_tokens: PairTokens = None
-    use_activation: UseActivation = None
-    raw_scores: bool = Field(False, description="True gives logits in place of probabilities.")
-
-    @property
-    def wants_logits(self) -> bool:
-        """See `Request`."""
-        return self.raw_scores or self.use_activation is False
 
     @property
     def contents(self) -> list[str]:
@@ -121,16 +114,15 @@ class RerankV1Request(RerankRequest):
 
     @model_validator(mode="after")
     def check(self) -> RerankV1Request:
-        """Raises ValueError where a document lacks a field."""
+        """Raises ValueError where a document has no text in a field."""
         for number, document in enumerate(self.documents):
             for field in self.rank_fields or ["text"]:
-                if isinstance(document, dict) and field not in document:
-                    raise ValueError(f"documents[{number}] has no field {field!r}; its fields: {sorted(document)}")
+                if isinstance(document, dict) and not isinstance(value := document.get(field), str):
+                    raise ValueError(
+                        f"documents[{number}] has no text in field {field!r}, but {describe(value)}; "
+                        f"its fields: {sorted(document)}"
+                    )
         return self
-
-    def ask(self) -> Ask:
-        """See `Request`."""
-        return super().ask()._replace(max_length=chosen_length(self.truncate_prompt_tokens))
 
     def answer(self, outcome: Outcome) -> RerankAnswer:
         """See `Request`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 from collections.abc import Callable
 
 from starlette.datastructures import Headers
@@ -13,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fastce.server.errors import RequestError
 from fastce.server.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 OPEN_PATHS = frozenset({"/", "/docs", "/health", "/openapi.json"})
 """What needs no key, since it tells and costs nothing."""
 
@@ -20,7 +23,8 @@ OPEN_PATHS = frozenset({"/", "/docs", "/health", "/openapi.json"})
 class Gate:
     """Lets requests through that have the key and keep to the limits, and ends those whose client has gone.
 
-    Ending one cancels what answers it, and that takes its pairs out of the queue.
+    Ending one cancels what answers it, and that takes its pairs out of the queue. What goes wrong unexpectedly is
+    logged and answered, too.
 
     Args:
         app: What answers.
@@ -52,8 +56,9 @@ class Gate:
         key = self._settings.api_key
         if key is None or scope["path"] in OPEN_PATHS:
             return
-        given = Headers(scope=scope).get("authorization", "").encode("latin-1")  # the bytes as they came
-        if not hmac.compare_digest(given, f"Bearer {key}".encode()):
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        given_bytes = given.encode("latin-1")  # as they came
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given_bytes, key.encode()):
             raise RequestError(
                 401, "expected the header Authorization: Bearer with the server's key", {"WWW-Authenticate": "Bearer"}
             )
@@ -61,9 +66,10 @@ class Gate:
     async def _body(self, scope: Scope, receive: Receive, deadline: float) -> bytes | None:
         """The body; None where the client went away before it was whole."""
         most = self._settings.max_body_bytes
-        announced = Headers(scope=scope).get("content-length", "0")
-        parts, size = [], int(announced) if announced.isdecimal() else 0
-        while size <= most:
+        length = Headers(scope=scope).get("content-length", "0")
+        announced = int(length) if length.isdecimal() else 0
+        parts, size = [], 0
+        while max(size, announced) <= most:
             try:
                 left = deadline - asyncio.get_running_loop().time()
                 message = await asyncio.wait_for(receive(), left)
@@ -72,7 +78,7 @@ class Gate:
             if message["type"] == "http.disconnect":
                 return None
             parts.append(message.get("body", b""))
-            size = max(size, sum(map(len, parts)))
+            size += len(parts[-1])
             if size <= most and not message.get("more_body", False):
                 return b"".join(parts)
         raise RequestError(413, f"the body has more than {most} bytes", {"Connection": "close"})
@@ -98,13 +104,16 @@ class Gate:
         try:
             left = deadline - asyncio.get_running_loop().time()
             await asyncio.wait({answering, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            refused: RequestError | None = None
             if answering.done():
-                await answering  # raises what it raised
+                if error := answering.exception():
+                    logger.error("%s: a request failed", scope["path"], exc_info=error)
+                    refused = RequestError(500, "the server failed, and its log says why")
             elif not gone.done():
                 await stopped(answering)
-                if is_begun:
-                    return  # the client reads too slowly; its connection is closed
-                await self._refusal(scope["path"], self._too_late())(scope, receive, send)
+                refused = self._too_late()
+            if refused is not None and not is_begun:  # a connection with half an answer is closed
+                await self._refusal(scope["path"], refused)(scope, receive, send)
         finally:
             ended.set()
             await stopped(answering)

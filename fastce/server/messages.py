@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from fastce.ranking import best
 from fastce.server.service import Ask
+from fastce.tokenization import well_formed
 
-Texts = Annotated[list[str], Field(min_length=1)]
-PairTokens = Annotated[int | None, Field(ge=-1, description="Tokens of a pair at most; -1: the model's.")]
-UseActivation = Annotated[
-    bool | None,
-    Field(
-        validation_alias=AliasChoices("use_activation", "activation"),
-        description="False gives logits in place of probabilities.",
-    ),
-]
+Text = Annotated[str, AfterValidator(well_formed)]
+Texts = Annotated[list[Text], Field(min_length=1)]
+
+SCORING_FIELDS = {"activation": "use_activation"} | {
+    name: name
+    for name in (
+        "chat_template",
+        "instruction",
+        "max_tokens_per_doc",
+        "max_tokens_per_query",
+        "rank_fields",
+        "raw_scores",
+        "softmax",
+        "truncate",
+        "truncate_prompt_tokens",
+        "truncation_direction",
+        "truncation_side",
+        "use_activation",
+    )
+}
+"""Words that change scores in one dialect or another, and the fields that they set: where a route lacks the field,
+the word is refused rather than ignored."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +67,23 @@ class Request(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    model: str | None = Field(None, description="Must be a name of the served model, where it is given.")
+    model: Text | None = Field(None, description="Must be a name of the served model, where it is given.")
 
     @model_validator(mode="before")
     @classmethod
-    def without_nulls(cls, fields: Any) -> Any:
-        """A field that is null is one that was left out."""
-        return (
-            {name: value for name, value in fields.items() if value is not None} if isinstance(fields, dict) else fields
-        )
+    def given(cls, fields: Any) -> Any:
+        """The fields without those that are null, which are ones that were left out.
+
+        Raises:
+            ValueError: One would change scores where it is known, and is not known here.
+        """
+        if not isinstance(fields, dict):
+            return fields
+        given = {name: value for name, value in fields.items() if value is not None}
+        words = sorted(SCORING_FIELDS.keys() & given.keys())
+        if unknown := [word for word in words if SCORING_FIELDS[word] not in cls.model_fields]:
+            raise ValueError(f"{', '.join(unknown)}: not known to this route, and must not be ignored")
+        return given
 
     def ask(self) -> Ask:
         """The pairs to be scored."""
@@ -76,6 +99,29 @@ class Request(BaseModel):
         raise NotImplementedError
 
 
+class PairsRequest(Request):
+    """What requests of Cohere, Jina and vLLM have in common."""
+
+    max_tokens_per_doc: int | None = Field(None, ge=0, description="Must leave what the model reads as it is; or 0.")
+    truncate_prompt_tokens: int | None = Field(None, ge=-1, description="Tokens of a pair at most; -1: the model's.")
+    use_activation: bool | None = Field(
+        None,
+        validation_alias=AliasChoices("use_activation", "activation"),
+        description="False gives logits in place of probabilities.",
+    )
+    raw_scores: bool = Field(False, description="True gives logits in place of probabilities.")
+
+    @property
+    def wants_logits(self) -> bool:
+        """See `Request`."""
+        return self.raw_scores or self.use_activation is False
+
+    def asked(self, first: Sequence[str], second: Sequence[str]) -> Ask:
+        """These pairs, as long as the request says."""
+        most = max(0, self.truncate_prompt_tokens or 0) or None
+        return Ask(first, second, max_length=most, document_tokens=self.max_tokens_per_doc or None)
+
+
 class Usage(BaseModel):
     """What Jina and vLLM count."""
 
@@ -86,8 +132,3 @@ class Usage(BaseModel):
 def identifier() -> str:
     """A name for an answer."""
     return str(uuid.uuid4())
-
-
-def chosen_length(tokens: int | None) -> int | None:
-    """The number of tokens that a pair is cut to, where it is one."""
-    return tokens if tokens and tokens > 0 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from threading import Thread
 
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
@@ -26,6 +28,9 @@ from fastce.threads import usable_cpus
 
 KEEP_ALIVE = 75
 """Seconds that idle connections are kept: longer than balancers do, so that none sends on one that is being closed."""
+
+HEALTHCHECK = 60
+"""Seconds in which a worker must answer its parent: one that imports and loads may be busy for a while."""
 
 LOGGING = deepcopy(LOGGING_CONFIG)
 LOGGING["loggers"]["fastce"] = LOGGING["loggers"]["uvicorn"]
@@ -53,6 +58,17 @@ class Config(uvicorn.Config):
         super().configure_logging()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)  # uvicorn raises them again when all is done
+
+
+class Supervisor(Multiprocess):
+    """Starts workers again that died; what was waiting in them waits no more."""
+
+    def keep_subprocess_alive(self) -> None:
+        """Looks after the workers."""
+        before = {process.pid for process in self.processes}
+        super().keep_subprocess_alive()
+        for pid in before - {process.pid for process in self.processes}:
+            mark_process_dead(pid)
 
 
 def follow(parent: BaseProcess) -> None:
@@ -90,16 +106,21 @@ def serve(options: ModelOptions, settings: Settings, host: str, port: int, worke
         workers=workers,
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=math.ceil(settings.timeout),  # a client may never read its answer
+        timeout_worker_healthcheck=HEALTHCHECK,
         log_config=LOGGING,
     )
     if workers == 1:
         uvicorn.Server(config).run(sockets=[config.bind_socket()])
         return 0
     threads = options.num_threads or max(1, usable_cpus() // workers)
-    os.environ.update(subprocesses.environment(threads))
+    environment = subprocesses.environment(threads)
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
     config.app = AppFactory(replace(options, num_threads=threads), settings)
     with tempfile.TemporaryDirectory(prefix="fastce-metrics-") as folder:
         os.environ[SHARED_FOLDER] = folder
-        supervisor = Multiprocess(config, sockets=[config.bind_socket()])
+        supervisor = Supervisor(config, sockets=[config.bind_socket()])
         supervisor.run()
     return int(any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes))

@@ -158,13 +158,10 @@ class Service:
     @contextmanager
     def _admitted(self, count: int) -> Iterator[None]:
         """Counts documents as waiting for as long as their request does."""
-        if self._waiting and self._waiting + count > self._room:
-            raise RequestError(
-                429,
-                f"{self._waiting} documents are waiting, and with {count} more they would be over {self._room}; "
-                "try again later",
-                {"Retry-After": str(self._seconds_to_wait())},
-            )
+        if over := self._over(count):
+            seconds = math.ceil(over / self._rate) if self._rate else 1
+            message = f"{self._waiting} documents are waiting, {over} too many to take {count} more; try again later"
+            raise RequestError(429, message, {"Retry-After": str(seconds)})
         self._waiting += count
         self.metrics.waiting.inc(count)
         try:
@@ -178,15 +175,14 @@ class Service:
         """Documents a second, of late; 0 where nothing was computed yet."""
         return self._batcher.pairs_per_second if self.ready.is_set() else 0.0
 
-    @property
-    def _room(self) -> int:
-        """Documents that may be waiting: no more than half of a request's time is likely to do."""
-        most = self.settings.max_waiting
-        return min(most, int(self._rate * self.settings.timeout / 2)) if self._rate else most
+    def _over(self, count: int) -> int:
+        """How many of the waiting documents must be done before `count` more may wait.
 
-    def _seconds_to_wait(self) -> int:
-        """Whole seconds in which half of what is waiting is likely to be done."""
-        return max(1, math.ceil(self._waiting / 2 / self._rate)) if self._rate else 1
+        No more may wait than `max_waiting`. The next ones must wait while those before them are likely to take more
+        than half of a request's time; how many the next ones are is no matter, or large requests would never get in.
+        """
+        likely = self._rate * self.settings.timeout / 2 if self._rate else math.inf
+        return max(0, self._waiting + count - self.settings.max_waiting, math.ceil(max(0.0, self._waiting - likely)))
 
     def _tokenized(self, ask: Ask) -> Tokenized:
         most = min(self.model.max_length, ask.max_length or self.model.max_length)

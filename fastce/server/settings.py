@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -17,8 +18,8 @@ class Settings:
         max_batch_tokens: Tokens that are computed together at most; None leaves it to `service.batch_tokens`.
         max_documents: Documents, or pairs, of a request at most.
         max_waiting: Documents of all requests that may be waiting; beyond, requests are refused for the time being.
-        max_body_bytes: Bytes of a request's body at most.
-        timeout: Seconds that a request may take, from its first byte to its answer.
+        max_body_bytes: Bytes of a request's body at most; while tokenised, it takes some 500 bytes a token.
+        timeout: Seconds that a request may take, from the end of its headers to its answer.
         api_key: What clients must send as a bearer token, or None.
 
     Raises:
@@ -29,7 +30,7 @@ class Settings:
     max_batch_tokens: int | None = None
     max_documents: int = 1000
     max_waiting: int = 2048
-    max_body_bytes: int = 16 * 2**20
+    max_body_bytes: int = 2 * 2**20
     timeout: float = 60.0
     api_key: str | None = None
 
@@ -38,8 +39,8 @@ class Settings:
             check_positive(getattr(self, name), name)
         if self.max_batch_tokens is not None:
             check_positive(self.max_batch_tokens, "max_batch_tokens")
-        if self.timeout <= 0:
-            raise ValueError(f"timeout: expected seconds above 0, got {self.timeout}")
+        if not 0 < self.timeout < math.inf:
+            raise ValueError(f"timeout: expected seconds above 0, and an end, got {self.timeout}")
         if self.max_waiting < self.max_documents:
             raise ValueError(
                 f"max_waiting: a request of {self.max_documents} documents could never be accepted where "
@@ -63,8 +64,8 @@ class ServedNames:
 
     @property
     def shown(self) -> str:
-        """The name in answers."""
-        return next(iter(self.others), self.model)
+        """The name in answers, which tells nobody where the model's folder is."""
+        return next(iter(self.others), PurePath(self.model).name or self.model)
 
     def __contains__(self, name: object) -> bool:
         return name in {self.model, PurePath(self.model).name, *self.others}

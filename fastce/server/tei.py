@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from fastce.server.messages import Outcome, Request, Texts
+from fastce.server.messages import Outcome, Request, Text, Texts
 from fastce.server.service import Ask
 
-Pair = tuple[str, str]
+Pair = tuple[Text, Text]
 
 
 class TruncatingRequest(Request):
@@ -43,7 +43,7 @@ class TeiRank(BaseModel):
 class TeiRerankRequest(TruncatingRequest):
     """A query and texts to rank by it."""
 
-    query: str
+    query: Text
     texts: Texts
     return_text: bool = False
 

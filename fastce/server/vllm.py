@@ -7,16 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from fastce.server.messages import (
-    Outcome,
-    PairTokens,
-    Request,
-    Texts,
-    Usage,
-    UseActivation,
-    chosen_length,
-    identifier,
-)
+from fastce.server.messages import Outcome, PairsRequest, Text, Texts, Usage, identifier
 from fastce.server.service import Ask
 
 
@@ -39,20 +30,13 @@ class ScoreAnswer(BaseModel):
     usage: Usage
 
 
-class ScoreRequest(Request):
+class ScoreRequest(PairsRequest):
     """A text and others, or two lists of texts, pair by pair."""
 
-    text_1: str | Texts | None = Field(None, description="A text, or as many as of the others.")
-    text_2: str | Texts | None = None
-    queries: str | Texts | None = Field(None, description="text_1 by another name.")
-    documents: str | Texts | None = Field(None, description="text_2 by another name.")
-    truncate_prompt_tokens: PairTokens = None
-    use_activation: UseActivation = None
-
-    @property
-    def wants_logits(self) -> bool:
-        """See `Request`."""
-        return self.use_activation is False
+    text_1: Text | Texts | None = Field(None, description="A text, or as many as of the others.")
+    text_2: Text | Texts | None = None
+    queries: Text | Texts | None = Field(None, description="text_1 by another name.")
+    documents: Text | Texts | None = Field(None, description="text_2 by another name.")
 
     @property
     def sides(self) -> tuple[Texts, Texts]:
@@ -73,7 +57,7 @@ class ScoreRequest(Request):
 
     def ask(self) -> Ask:
         """See `Request`."""
-        return Ask(*self.sides, max_length=chosen_length(self.truncate_prompt_tokens))
+        return self.asked(*self.sides)
 
     def answer(self, outcome: Outcome) -> ScoreAnswer:
         """See `Request`."""
@@ -86,8 +70,15 @@ class ScoreRequest(Request):
 
 
 def as_texts(*given: str | Texts | None) -> Texts:
-    """The first of these that is given, as a list."""
-    texts = next((texts for texts in given if texts is not None), [])
+    """That of these which is given, as a list.
+
+    Raises:
+        ValueError: Both names of it are used.
+    """
+    used = [texts for texts in given if texts is not None]
+    if len(used) > 1:
+        raise ValueError("text_1 and queries are names of the same, as are text_2 and documents; got both")
+    texts = next(iter(used), [])
     return [texts] if isinstance(texts, str) else texts
 
 

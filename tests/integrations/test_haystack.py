@@ -126,11 +126,14 @@ def test_a_token_and_a_device(model_name: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(haystack, "load_reranker", lambda model, **options: asked.update(options, model=model))
     monkeypatch.setenv("A_TOKEN", "secret")
     made = haystack.FastceRanker(
-        model_name, token=Secret.from_env_var("A_TOKEN"), device=ComponentDevice.from_str("cpu")
+        model_name,
+        token=Secret.from_env_var("A_TOKEN"),
+        device=ComponentDevice.from_str("cpu"),
+        cross_encoder_kwargs={"device": "cuda", "max_length": 12},
     )
     assert "secret" not in str(made.to_dict())
     haystack.FastceRanker.from_dict(made.to_dict()).warm_up()
-    assert asked == {"model": model_name, "token": "secret", "device": "cpu"}
+    assert asked == {"model": model_name, "token": "secret", "device": "cpu", "max_length": 12}
 
 
 def test_the_evaluator_of_answers_over_the_patch(model_name: str, forward_passes: list[str]) -> None:

@@ -38,6 +38,7 @@ def test_a_retriever_reranks(model_name: str, given: str) -> None:
     model = FastceCrossEncoder(made)
     assert reranked(model) == [text for text, _ in ranked(model_name)[:3]]
     assert model.score([(QUERY, text) for text in TEXTS]) == scores_of(model_name)
+    assert model.score((QUERY, TEXTS[0])) == scores_of(model_name)[:1]
 
 
 def test_its_own_class_over_the_patch(model_name: str, forward_passes: list[str]) -> None:

@@ -102,7 +102,7 @@ def test_listeners_hear_of_it(model_name: str) -> None:
 def test_it_is_written_down_and_made_again(model_name: str) -> None:
     from fastce.integrations.llama_index import FastceRerank
 
-    rerank = FastceRerank(model_name, top_n=3, device="cpu", cross_encoder_kwargs={"max_length": 12})
+    rerank = FastceRerank(model_name, top_n=3, device="cpu", cross_encoder_kwargs={"max_length": 12, "device": "cpu"})
     again = FastceRerank.from_dict(rerank.to_dict())
     expected = CrossEncoder(model_name, max_length=12).rank(QUERY, TEXTS, top_k=3, return_documents=True)
     assert pairs(again.postprocess_nodes(nodes(), query_str=QUERY)) == [

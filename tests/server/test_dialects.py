@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -77,7 +78,13 @@ def test_rankings_have_the_probabilities_of_predict(client: TestClient, model: C
     assert found.tobytes() == probabilities(model).tobytes()
 
 
-RAW = [("/rerank", {"raw_scores": True}), ("/v1/rerank", {"raw_scores": True}), ("/v1/rerank", {"activation": False})]
+RAW = [
+    ("/rerank", {"raw_scores": True}),
+    ("/v1/rerank", {"raw_scores": True}),
+    ("/v1/rerank", {"activation": False}),
+    ("/v2/rerank", {"raw_scores": True}),
+    ("/v2/rerank", {"use_activation": False}),
+]
 
 
 @pytest.mark.parametrize(("path", "raw"), RAW)
@@ -152,6 +159,34 @@ def test_v2_tells_no_documents(client: TestClient) -> None:
     assert answer["meta"]["api_version"] == {"version": "2"}
 
 
+def test_documents_come_back_as_they_were_sent(client: TestClient) -> None:
+    documents = [{"title": TEXTS[0], "id": 7, "tags": [None, {"a": 0.5}]}, TEXTS[1]]
+    results = post(client, "/v1/rerank", query=QUERY, documents=documents, rank_fields=["title"])["results"]
+    assert {result["index"]: result["document"] for result in results} == {0: documents[0], 1: {"text": TEXTS[1]}}
+    results = post(client, "/v2/rerank", query=QUERY, documents=TEXTS[:1], return_documents=True)["results"]
+    assert results[0]["document"] == {"text": TEXTS[0]}
+
+
+def test_texts_that_cannot_be_encoded_are_mended(client: TestClient) -> None:
+    """Half of a surrogate pair, as cutting a text within an emoji leaves it, is U+FFFD in scores and in answers."""
+    half, whole = "half \ud83d", "half \ufffd"
+
+    def ask(path: str, text: str, **body: Any) -> Any:
+        content = json.dumps({"query": text, **body})  # escapes what can't be encoded
+        return client.post(path, content=content, headers={"content-type": "application/json"})
+
+    broken = ask("/rerank", half, texts=[half], return_text=True)
+    assert broken.json() == post(client, "/rerank", query=whole, texts=[whole], return_text=True)
+    documents = [half, {"text": half, half: [{half: half}]}]
+    results = ask("/v1/rerank", half, documents=documents).json()["results"]
+    expected = [whole, {"text": whole, whole: [{whole: whole}]}]
+    assert results == post(client, "/v1/rerank", query=whole, documents=expected)["results"]
+    for wrong in ({"model": half}, {"rank_fields": [half]}):
+        refused = ask("/v1/rerank", half, documents=[{"text": half}], **wrong)
+        assert refused.status_code in (404, 422)
+        assert whole in refused.json()["message"]
+
+
 @pytest.mark.parametrize("path", ["/score", "/v1/score"])
 def test_vllm_scores_one_text_with_many_and_lists_pair_by_pair(
     client: TestClient, model: CrossEncoder, path: str
@@ -187,8 +222,9 @@ def test_vllm_clients_may_cut_earlier(client: TestClient, model: CrossEncoder, t
     short = CrossEncoder(tiny("bert"), device="cpu", max_length=14).predict(PAIRS, activation_fn="sigmoid")
     answer = post(client, "/score", text_1=QUERY, text_2=TEXTS, truncate_prompt_tokens=14)
     assert [each["score"] for each in answer["data"]] == short.tolist()
-    answer = post(client, "/v1/rerank", query=QUERY, documents=TEXTS, truncate_prompt_tokens=14)
-    assert scores_of(answer["results"], "relevance_score").tobytes() == short.tobytes()
+    for path in ("/v1/rerank", "/v2/rerank"):
+        answer = post(client, path, query=QUERY, documents=TEXTS, truncate_prompt_tokens=14)
+        assert scores_of(answer["results"], "relevance_score").tobytes() == short.tobytes()
     assert short.tolist() != probabilities(model).tolist()
 
 
@@ -199,8 +235,21 @@ BAD = {
     "the other side": ("/rerank", {"query": QUERY, "texts": TEXTS, "truncation_direction": "Left"}, "on the right"),
     "a single text": ("/predict", {"inputs": "a"}, "inputs"),
     "three texts": ("/predict", {"inputs": [["a", "b", "c"]]}, "inputs"),
-    "no pairs": ("/predict", {"inputs": []}, "inputs"),
+    "no pairs": ("/predict", {"inputs": []}, "inputs: List should have at least 1 item"),
     "no such field": ("/v1/rerank", {"query": QUERY, "documents": [*TEXTS, {"body": "a"}]}, "documents[4]"),
+    "a field of null": ("/v1/rerank", {"query": QUERY, "documents": [{"text": None}]}, "documents[0]"),
+    "a field of yes": ("/v1/rerank", {"query": QUERY, "documents": [*TEXTS, {"text": True}]}, "bool True"),
+    "a field of texts": ("/v1/rerank", {"query": QUERY, "documents": [{"text": ["a", "b"]}]}, "'text'"),
+    "a field of a number": (
+        "/v1/rerank",
+        {"query": QUERY, "documents": [{"text": "a", "year": 5}], "rank_fields": ["text", "year"]},
+        "'year'",
+    ),
+    "another's field": ("/rerank", {"query": QUERY, "texts": TEXTS, "use_activation": False}, "use_activation"),
+    "fields of v1": ("/v2/rerank", {"query": QUERY, "documents": TEXTS, "rank_fields": ["text"]}, "rank_fields"),
+    "a cut elsewhere": ("/score", {"text_1": "a", "text_2": "b", "truncation_side": "left"}, "truncation_side"),
+    "shorter texts": ("/score", {"text_1": "a", "text_2": TEXTS, "max_tokens_per_doc": 3}, "to 3"),
+    "both names": ("/score", {"text_1": "a", "queries": "b", "text_2": "c"}, "got both"),
     "less than none": ("/v1/rerank", {"query": QUERY, "documents": TEXTS, "top_n": -1}, "top_n"),
     "shorter documents": ("/v2/rerank", {"query": QUERY, "documents": TEXTS, "max_tokens_per_doc": 3}, "to 3"),
     "too short": ("/score", {"text_1": "a", "text_2": "b", "truncate_prompt_tokens": 2}, "special tokens"),
@@ -264,7 +313,9 @@ def test_info_tells_what_clients_of_tei_ask_for(client: TestClient, classifier: 
     assert found["model_id"] == "house-reranker"
     assert found["model_type"] == {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}}
     assert found["max_client_batch_size"] == 1000
-    assert set(classifier.get("/info").json()["model_type"]) == {"classifier"}
+    unnamed = classifier.get("/info").json()
+    assert set(unnamed["model_type"]) == {"classifier"}
+    assert "/" not in unnamed["model_id"]  # it says not where the folder is
 
 
 def test_openapi_describes_every_route(client: TestClient) -> None:

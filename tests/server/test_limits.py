@@ -23,7 +23,9 @@ from tiny_models import PAIRS
 from fastce import CrossEncoder, ModelOptions
 from fastce.pipeline import Pipeline
 from fastce.server.app import create_app
+from fastce.server.service import TOKENIZER_THREADS
 from fastce.server.settings import Settings
+from fastce.threads import usable_cpus
 
 Tiny = Callable[..., str]
 BODY = {"query": QUERY, "texts": TEXTS}
@@ -128,17 +130,22 @@ def test_no_more_may_wait_than_can_be_done_in_time(
     compute = Pipeline.compute
 
     def slow(pipeline: Pipeline, tokenized: Any, *arguments: Any) -> Any:
-        time.sleep(0.1 * len(tokenized.pairs))
+        time.sleep(0.08 * len(tokenized.pairs))
         return compute(pipeline, tokenized, *arguments)
 
     with served(tiny("bert"), timeout=2.0) as client:
         monkeypatch.setattr(Pipeline, "compute", slow)
-        assert client.post("/rerank", json={"query": QUERY, "texts": ["a rate of ten a second"]}).status_code == 200
-        large = threads.submit(client.post, "/rerank", json={"query": QUERY, "texts": [f"{at}" for at in range(12)]})
-        wait_for(lambda: metric(client, "fastce_waiting") == 12)
-        assert client.post("/rerank", json=BODY).status_code == 429
-        assert large.result().status_code == 200  # nothing was waiting before it
-        assert client.post("/rerank", json=BODY).status_code == 200
+        assert client.post("/rerank", json={"query": QUERY, "texts": ["a rate of 12 a second"]}).status_code == 200
+        small = threads.submit(client.post, "/rerank", json={"query": QUERY, "texts": TEXTS[:2]})
+        wait_for(lambda: metric(client, "fastce_waiting") == 2)
+        large = threads.submit(client.post, "/rerank", json={"query": QUERY, "texts": [f"{at}" for at in range(13)]})
+        wait_for(lambda: metric(client, "fastce_waiting") == 15)
+        refused = client.post("/rerank", json=BODY)
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "1"
+        assert small.result().status_code == 200
+        assert large.result().status_code == 200  # what was waiting before it was little
+        assert client.post("/rerank", json={"query": QUERY, "texts": TEXTS[:1]}).status_code == 200
 
 
 def test_a_request_that_takes_too_long_is_ended(tiny: Tiny, held: Held) -> None:
@@ -207,6 +214,14 @@ def test_a_body_that_is_announced_as_too_large_is_not_read(tiny: Tiny) -> None:
     assert (b"connection", b"close") in sent[0]["headers"]
 
 
+def test_a_body_that_becomes_too_large_is_not_read_on(tiny: Tiny) -> None:
+    app = create_app(ModelOptions(tiny("bert")), Settings(max_body_bytes=1500, timeout=1.0))
+    parts = [{"type": "http.request", "body": b"[" * 600, "more_body": True} for _ in range(4)]
+    sent = asyncio.run(answered(app, parts))
+    assert sent[0]["status"] == 413
+    assert len(parts) == 1
+
+
 def test_a_client_that_does_not_read_is_left_alone_in_time(tiny: Tiny) -> None:
     content = json.dumps(BODY).encode()
     with served(tiny("bert"), timeout=0.3) as client:
@@ -241,6 +256,63 @@ def test_a_client_that_has_gone_costs_nothing_more(tiny: Tiny, held: Held, whole
     assert sum(held.computed) == 2 * len(TEXTS)
 
 
+def test_what_nobody_waits_for_is_not_tokenised(
+    tiny: Tiny, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, let, tokenized = [], threading.Event(), Pipeline.tokenized
+
+    def held(pipeline: Pipeline, window: Any, *arguments: Any) -> Any:
+        begun.append(window.first[0])
+        assert let.wait(20)
+        return tokenized(pipeline, window, *arguments)
+
+    with served(tiny("bert")) as client:
+        monkeypatch.setattr(Pipeline, "tokenized", held)
+        waiting = [threads.submit(client.post, "/rerank", json=BODY) for _ in range(TOKENIZER_THREADS)]
+        wait_for(lambda: len(begun) == min(TOKENIZER_THREADS, usable_cpus()))
+        content = client.build_request("POST", "/", json={"query": "gone", "texts": TEXTS}).content
+        messages = [{"type": "http.request", "body": content, "more_body": False}, {"type": "http.disconnect"}]
+        assert client.portal is not None
+        assert client.portal.call(answered, client.app, messages) == []
+        let.set()
+        assert {request.result().status_code for request in waiting} == {200}
+    assert begun == [QUERY] * TOKENIZER_THREADS
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("/rerank", BODY, {"error": "the server failed, and its log says why", "error_type": "Backend"}),
+        (
+            "/v2/rerank",
+            {"query": QUERY, "documents": TEXTS},
+            dict.fromkeys(("message", "detail"), "the server failed, and its log says why"),
+        ),
+    ],
+)
+def test_what_goes_wrong_in_the_engine_is_answered_logged_and_counted(
+    tiny: Tiny,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    body: dict[str, Any],
+    told: dict[str, str],
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("the engine broke")
+
+    with served(tiny("bert")) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(Pipeline, "compute", broken)
+            response = client.post(path, json=body)
+        assert client.post(path, json=body).status_code == 200
+        assert metric(client, "fastce_requests_total", path=path, status="500") == 1
+        assert metric(client, "fastce_requests_total", path=path, status="gone") == 0
+    assert response.status_code == 500
+    assert response.json() == told
+    assert "RuntimeError: the engine broke" in caplog.text
+
+
 def test_a_key_is_asked_for(tiny: Tiny) -> None:
     with served(tiny("bert"), api_key="sésame") as client:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "sésame".encode()}):
@@ -251,7 +323,8 @@ def test_a_key_is_asked_for(tiny: Tiny) -> None:
         for path in ("/", "/health", "/docs", "/openapi.json"):
             assert client.get(path).status_code == 200
         key = {"Authorization": "Bearer sésame".encode()}
-        assert client.post("/rerank", json=BODY, headers=key).status_code == 200
+        for given in (key, {"Authorization": "bearer sésame".encode()}):
+            assert client.post("/rerank", json=BODY, headers=given).status_code == 200
         assert client.get("/info", headers=key).status_code == 200
 
 
@@ -284,7 +357,7 @@ def test_requests_before_the_model_is_warm_wait_for_it(tiny: Tiny, monkeypatch: 
         wait_for(lambda: metric(client, "fastce_waiting") == len(TEXTS))
         let.set()
         assert request.result().status_code == 200
-        assert client.get("/health").status_code == 200
+        assert client.get("/health").status_code == client.head("/health").status_code == 200
     assert cold.status_code == 503
     assert cold.headers["retry-after"] == "1"
 
@@ -302,6 +375,8 @@ def test_why_there_is_no_model_is_told() -> None:
     [
         ({"max_documents": 50, "max_waiting": 49}, "a request of 50 documents"),
         ({"timeout": 0.0}, "timeout"),
+        ({"timeout": float("inf")}, "timeout"),
+        ({"timeout": float("nan")}, "timeout"),
         ({"max_body_bytes": 0}, "max_body_bytes"),
         ({"max_batch_tokens": 0}, "max_batch_tokens"),
         ({"api_key": ""}, "api_key"),

@@ -152,6 +152,8 @@ def test_people_rank_documents(browser: Browser, tiny: Tiny) -> None:
         loaded = browser.value("performance.getEntriesByType('resource').map(each => each.name)")
         assert {each.rpartition("/")[0] for each in loaded} <= {address}
         named = browser.names()
+    browser.value("document.getElementById('rank').click()")
+    browser.wait_for("document.getElementById('status').textContent === \"The server can't be reached.\"")
     assert {
         ("textbox", "Query"),
         ("textbox", "Documents, one a line"),

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib import error, request
@@ -40,17 +41,17 @@ class Server:
         self.port = 0
 
     def wait_until_warm(self) -> None:
-        found = self._awaited(lambda: re.search(r"http://[\d.]+:(\d+)", self.log.read_text()))
+        found = self.awaited(lambda: re.search(r"http://[\d.]+:(\d+)", self.log.read_text()))
         self.port = int(found[1])
-        self._awaited(self._is_warm)
+        self.awaited(self.is_warm)
 
-    def _is_warm(self) -> bool:
+    def is_warm(self) -> bool:
         try:
             return self.get("/health")[0] == 200
         except error.URLError:  # the port is chosen, but nobody listens yet
             return False
 
-    def _awaited(self, condition: Callable[[], Any]) -> Any:
+    def awaited(self, condition: Callable[[], Any]) -> Any:
         for _ in range(1200):
             if found := condition():
                 return found
@@ -167,10 +168,55 @@ def test_workers_share_a_port_and_count_together(tiny: Tiny, start: Callable[...
 
 
 @pytest.mark.stress
-def test_workers_end_when_their_parent_is_killed(tiny: Tiny, start: Callable[..., Server]) -> None:
+def test_what_waited_in_a_worker_that_died_waits_no_more(tiny: Tiny, start: Callable[..., Server]) -> None:
+    server = start(tiny("bert"), "--workers", "2")
+    body = json.dumps({"query": QUERY, "texts": [f"{number} {SENTENCES[0] * 20}" for number in range(1000)]}).encode()
+    head = f"POST /rerank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    with ExitStack() as connections:
+        for _ in range(8):
+            connection = connections.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            connection.sendall(head.encode() + b"\r\n\r\n" + body)
+        while server.metric("fastce_waiting") == 0:
+            pass
+        workers = serving(server)
+        for worker in workers:
+            worker.kill()
+        assert psutil.wait_procs(workers, timeout=30)[1] == []
+        server.awaited(lambda: server.metric("fastce_waiting") == 0)
+    assert len(serving(server)) == 2
+    assert server.stop() == 0
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_answer_that_nobody_reads_does_not_keep_the_server(
+    tiny: Tiny, start: Callable[..., Server], workers: str
+) -> None:
+    server = start(tiny("bert"), "--timeout", "2", "--max-body-bytes", str(2**25), "--workers", workers)
+    documents = [{"text": "short", "unread": "a" * (2**25 - 200)}]  # which comes back
+    body = json.dumps({"query": QUERY, "documents": documents}).encode()
+    head = f"POST /v1/rerank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(head.encode() + b"\r\n\r\n" + body)
+        assert connection.recv(15) == b"HTTP/1.1 200 OK"
+        assert server.stop() == 0
+
+
+def serving(server: Server) -> list[psutil.Process]:
+    """The workers."""
+    children = psutil.Process(server.process.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+@pytest.mark.stress
+def test_workers_end_when_their_parent_is_killed(
+    tiny: Tiny, start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     server = start(tiny("bert"), "--workers", "2")
     workers = psutil.Process(server.process.pid).children(recursive=True)
     assert len(workers) >= 2
+    assert not any("OMP_WAIT_POLICY" in worker.environ() for worker in serving(server))
     server.process.kill()
     assert psutil.wait_procs(workers, timeout=30)[1] == []
 

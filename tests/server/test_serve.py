@@ -66,13 +66,15 @@ def test_the_server_starts_as_it_stands(tiny: Tiny, monkeypatch: pytest.MonkeyPa
     [
         (["--max-waiting", "5"], "--max-waiting: a request of 1000 documents"),
         (["--timeout", "0"], "--timeout: expected seconds above 0"),
+        (["--timeout", "inf"], "--timeout: expected seconds above 0"),
+        (["--device", "abacus"], "--device: 'abacus' is none"),
         (["--api-key", ""], "--api-key: expected a text"),
         (["--precision", "int3"], "--precision: expected one of"),
     ],
 )
 def test_what_makes_no_sense_is_told_before_anything_starts(tiny: Tiny, options: list[str], message: str) -> None:
     result = CliRunner().invoke(app, ["serve", "--model", tiny("bert"), *options])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert message in result.output
 
 
