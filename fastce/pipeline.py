@@ -205,7 +205,7 @@ class Pipeline:
         if self.deterministic and not built.encoder.batches_exactly:
             limits = limits._replace(max_pairs=1)
         # Put in order at the end, once: on a GPU that waits for all that was started, while batches are still packed.
-        parts = [torch.empty(0, self.checkpoint.num_labels, device=self.checkpoint.device)]
+        parts = [torch.empty(0, self.checkpoint.num_labels, dtype=torch.float32, device=self.checkpoint.device)]
         places, done = np.empty(len(pairs), dtype=np.int64), 0
         num_threads = chosen_num_threads() if self.num_threads is None else self.num_threads
         shared_bytes = built.encoder.shared_bytes

@@ -242,6 +242,7 @@ def test_threads_share_one_tokenizer() -> None:
             assert (tokenized.assemble(np.arange(len(PAIRS)))[0] == expected).all()
 
 
+@pytest.mark.stress
 def test_a_ten_megabyte_text() -> None:
     tokenizer = make_wordpiece()
     assert_same_ids(

@@ -135,6 +135,7 @@ def test_workers_write_the_same_parts(tiny: Tiny, tmp_path: Path) -> None:
     assert [json.loads(line)["score"] for line in lines] == [row["score"] for row in rows_of(tmp_path / "whole")]
 
 
+@pytest.mark.stress
 def test_workers_have_a_model_that_was_changed(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version = fastce.__version__
     monkeypatch.setattr(fastce, "__version__", "9.0")  # of this process, which scores nothing

@@ -307,6 +307,7 @@ def test_copies_are_accelerated_and_pickles_are_their_own(tiny: Tiny, passes: li
     assert close(shallow.predict(PAIRS), model.predict(PAIRS))
 
 
+@pytest.mark.stress
 def test_its_pools_are_its_own(tiny: Tiny) -> None:
     model = fastce.accelerate(Reference(tiny("bert")))
     pool = model.start_multi_process_pool(["cpu"])

@@ -106,7 +106,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return CrossEncoder(folder).model.state_dict()
 
 
-@pytest.mark.parametrize(("num_pairs", "adapter"), [(32, False), (38, False), (32, True)])
+@pytest.mark.parametrize(
+    ("num_pairs", "adapter"),
+    [(38, False), pytest.param(32, False, marks=pytest.mark.stress), pytest.param(32, True, marks=pytest.mark.stress)],
+)
 def test_two_processes_equal_one_with_twice_the_batch(
     tiny: Tiny, tmp_path: Path, num_pairs: int, adapter: bool
 ) -> None:
@@ -125,6 +128,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
     assert printed.count("Training:   0%") == 1, "the bar belongs to the main process"
 
 
+@pytest.mark.stress
 def test_two_processes_resume(tiny: Tiny, tmp_path: Path) -> None:
     directory = tiny("bert")
     for name in ("whole", "resumed"):
@@ -139,6 +143,7 @@ def test_two_processes_resume(tiny: Tiny, tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.stress
 def test_a_parameter_without_a_gradient_gets_none(tmp_path: Path) -> None:
     launch(sum_gradients, tmp_path)
     for rank in (0, 1):
@@ -146,6 +151,7 @@ def test_a_parameter_without_a_gradient_gets_none(tmp_path: Path) -> None:
         assert found == [[3.0, 3.0], [1.0, 1.0, 1.0], None]
 
 
+@pytest.mark.stress
 def test_processes_of_mpi_find_each_other(tmp_path: Path) -> None:
     """As Open MPI's mpirun tells them who they are."""
     with socket.socket() as free:

@@ -55,7 +55,11 @@ def graphs_of(encoder: Any, device: FakeDevice) -> Graphs:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, about numbers of tokens that belong to no sequence
 @torch.inference_mode()
 @pytest.mark.parametrize(
-    "name", ["one layer", "causal, last token", "rotary", "window of 5", "mean", "bias by distance"]
+    "name",
+    [
+        *("one layer", "rotary", "window of 5", "mean", "bias by distance"),
+        pytest.param("causal, last token", marks=pytest.mark.stress),
+    ],
 )
 def test_a_graph_computes_what_kernels_compute(name: str, device: FakeDevice) -> None:
     """A batch after a larger one, whose tokens are still behind it."""
