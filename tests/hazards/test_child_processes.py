@@ -78,6 +78,7 @@ def test_forked_processes(tiny: Tiny) -> None:
     check(tiny("bert"), *FORKED, limit=FORKED_SECONDS)
 
 
+@pytest.mark.stress
 def test_processes_of_datasets(tiny: Tiny) -> None:
     pytest.importorskip("datasets")
     check(tiny("bert"), "datasets", limit=START_SECONDS)
@@ -120,6 +121,7 @@ def answer(address: Path, timeout: float) -> dict[str, object]:
     return dict(json.loads(connection.getresponse().read()))
 
 
+@pytest.mark.stress
 def test_gunicorn_with_a_preloaded_model(tiny: Tiny, tmp_path: Path) -> None:
     pytest.importorskip("gunicorn")
     (tmp_path / "application.py").write_text(APPLICATION.format(model=tiny("bert")))

@@ -89,7 +89,7 @@ def heard(model: str, backend: str, when: str, folder: Path) -> list[tuple[str, 
     return [(event, arguments) for event, arguments in json.loads(result.stdout.splitlines()[-1])]
 
 
-@pytest.mark.parametrize("backend", ["cpp", "reference"])
+@pytest.mark.parametrize("backend", ["cpp", pytest.param("reference", marks=pytest.mark.stress)])
 def test_texts_open_start_and_reach_nothing(tiny: Tiny, tmp_path: Path, backend: str) -> None:
     if backend == "cpp":
         pytest.importorskip("fastce._core", reason="the C++ module was not built")
