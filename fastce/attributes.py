@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from fastce import legacy, scoring
 from fastce.checkpoints.network import capped_length, length_limit
 from fastce.checks import check_positive
@@ -96,6 +98,44 @@ class Attributes:
     def default_activation_function(self, value: scoring.ActivationFn | str) -> None:
         legacy.deprecated("CrossEncoder: default_activation_function is now called activation_fn", stacklevel=3)
         self.activation_fn = value
+
+    @property
+    def model(self) -> Any:
+        """The Hugging Face module, with float32 parameters; made from the file when it is first asked for."""
+        return self.pipeline.checkpoint.module
+
+    @model.setter
+    def model(self, module: Any) -> None:
+        self.pipeline.checkpoint.module = module
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer."""
+        return self.pipeline.checkpoint.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self.pipeline.checkpoint.tokenizer = tokenizer
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that scores."""
+        return self.pipeline.built_encoder().backend
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.pipeline.checkpoint.device
+
+    @property
+    def config(self) -> Any:
+        """The Hugging Face config."""
+        return self.pipeline.checkpoint.config
+
+    @property
+    def num_labels(self) -> int:
+        """Number of logits per pair."""
+        return self.pipeline.checkpoint.num_labels
 
     def __setattr__(self, name: str, value: Any) -> None:
         # What a class of the caller's own keeps under these names is its business.

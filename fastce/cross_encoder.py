@@ -366,43 +366,5 @@ class CrossEncoder(FitMixin, PoolMixin, SaveMixin, Attributes, TorchModule):
         """
         self.model = adapters.add_adapter(self.model, config, name, head_names(self.model))
 
-    @property
-    def model(self) -> Any:
-        """The Hugging Face module, with float32 parameters; made from the file when it is first asked for."""
-        return self.pipeline.checkpoint.module
-
-    @model.setter
-    def model(self, module: Any) -> None:
-        self.pipeline.checkpoint.module = module
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer."""
-        return self.pipeline.checkpoint.tokenizer
-
-    @tokenizer.setter
-    def tokenizer(self, tokenizer: Any) -> None:
-        self.pipeline.checkpoint.tokenizer = tokenizer
-
-    @property
-    def backend(self) -> str:
-        """Name of the backend that scores."""
-        return self.pipeline.built_encoder().backend
-
     def __repr__(self) -> str:
         return f"CrossEncoder({self.config._name_or_path!r}, {self.pipeline.description})"
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return self.pipeline.checkpoint.device
-
-    @property
-    def config(self) -> Any:
-        """The Hugging Face config."""
-        return self.pipeline.checkpoint.config
-
-    @property
-    def num_labels(self) -> int:
-        """Number of logits per pair."""
-        return self.pipeline.checkpoint.num_labels

@@ -16,7 +16,7 @@ from torch import nn
 from fastce import legacy
 from fastce.backends.base import TrainableEncoder
 from fastce.backends.reference.engine import DTYPES
-from fastce.checkpoints.loading import precision_from_dtype
+from fastce.checks import check_precision
 from fastce.environment import check_device
 from fastce.inputs import is_single_pair, split_pairs
 from fastce.packing import pack, pack_padded, padded
@@ -127,7 +127,7 @@ class TorchModule(nn.Module):
         """
         for value in (*args, *kwargs.values()):
             if isinstance(value, torch.dtype):
-                self.pipeline.precision = precision_from_dtype(value) or self.pipeline.precision
+                self.pipeline.precision = check_precision(value, "dtype")
             elif not isinstance(value, bool) and value is not None:
                 self.pipeline.checkpoint.to(check_device(value))
         return self
